@@ -1,0 +1,1 @@
+//! The contract of the control socket: routes, calls, messages, problems. Pure.

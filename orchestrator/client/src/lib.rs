@@ -1,0 +1,1 @@
+//! Typed client of the api, for coxctl and every cloud client.

@@ -1,0 +1,3 @@
+//! coxctl: operate a device, author revisions.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The orchestrator: configuration, adapters, loop.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! What happens to a revision: boot, update, containers, health, retention. Pure.

@@ -1,0 +1,1 @@
+//! The machine: every system call is here.

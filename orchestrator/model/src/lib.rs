@@ -1,0 +1,1 @@
+//! What a revision is: ids, manifest, progress, metadata. Pure.

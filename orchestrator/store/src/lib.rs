@@ -1,0 +1,1 @@
+//! Where revisions and objects are kept, crash-safe.

@@ -1,0 +1,1 @@
+//! Acceptance tests; see the folders beside this one.
