@@ -1,1 +1,10 @@
-//! The loop that carries decisions out, and the ports it needs.
+//! The loop that carries decisions out.
+//!
+//! [`ports`] is what the loop needs from the world, [`handle`] what the world may ask of the loop. The loop itself is
+//! synchronous and runs on one thread: short, durable work is a port call, long work is a command out and an event back.
+//! Nothing here knows HTTP, containerd or Linux.
+
+#![forbid(unsafe_code)]
+
+pub mod handle;
+pub mod ports;

@@ -1,1 +1,22 @@
-//! What a revision is: ids, manifest, progress, metadata. Pure.
+//! What a revision is: identifiers, manifest, containers, progress, metadata, failure records.
+//!
+//! This crate is pure: no files, sockets, clocks, threads or environment (`clippy.toml` beside this crate
+//! enforces it). Everything that comes from outside is parsed here once, into types that cannot hold what is
+//! wrong, so that the rest of the workspace does not check again.
+
+#![forbid(unsafe_code)]
+
+pub mod container;
+pub mod failure;
+pub mod id;
+pub mod limits;
+pub mod manifest;
+pub mod metadata;
+pub mod progress;
+pub mod time;
+
+pub use container::{Container, Goal, Group, Status};
+pub use id::{ContainerName, GroupName, Key, ObjectId, RevisionId};
+pub use manifest::Manifest;
+pub use progress::{Progress, State};
+pub use time::{Instant, WallTime};

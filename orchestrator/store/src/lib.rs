@@ -1,1 +1,5 @@
 //! Where revisions and objects are kept, crash-safe.
+
+#![forbid(unsafe_code)]
+
+pub mod disk;

@@ -1,0 +1,36 @@
+//! Every limit on what comes from outside, in one place. All are tested at the limit and one past it.
+
+/// Bytes of a manifest: 4 MiB (Pantavisor has no limit; the largest known is below 1 MB).
+pub const MANIFEST_BYTES_MAX: usize = 4 << 20;
+/// Keys of a manifest.
+pub const MANIFEST_KEYS_MAX: usize = 20_000;
+/// Containers of a manifest.
+pub const CONTAINERS_MAX: usize = 256;
+/// Groups of a manifest.
+pub const GROUPS_MAX: usize = 64;
+/// Depth of inline JSON.
+pub const JSON_DEPTH_MAX: usize = 64;
+/// Problems that one parse reports; the rest is counted.
+pub const PROBLEMS_MAX: usize = 100;
+/// Bytes of a manifest key.
+pub const KEY_BYTES_MAX: usize = 1024;
+/// Bytes of one part of a path (Linux NAME_MAX).
+pub const PATH_PART_BYTES_MAX: usize = 255;
+/// Characters of a local revision's name, after `locals/` (Pantavisor's limit).
+pub const REVISION_NAME_CHARS_MAX: usize = 64;
+/// Digits of a numbered revision.
+pub const REVISION_DIGITS_MAX: usize = 18;
+/// Bytes of a container's or a group's name.
+pub const CONTAINER_NAME_BYTES_MAX: usize = 64;
+/// Bytes of a metadata value (Pantavisor's limit).
+pub const META_VALUE_BYTES_MAX: usize = 4096;
+/// Bytes of a metadata key.
+pub const META_KEY_BYTES_MAX: usize = 255;
+/// Keys of one metadata map.
+pub const META_KEYS_MAX: usize = 1024;
+/// Bytes of a commit message (Pantavisor's limit).
+pub const COMMIT_MESSAGE_BYTES_MAX: usize = 256;
+/// Bytes of the log lines that a progress or a failure record carries.
+pub const FAILURE_LOG_BYTES_MAX: usize = 16 << 10;
+/// Failure records that are kept; the oldest goes first.
+pub const FAILURES_MAX: usize = 64;

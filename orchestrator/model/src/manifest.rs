@@ -1,0 +1,141 @@
+//! The manifest, typed: what a revision consists of.
+//!
+//! The exact bytes are kept beside the typed form; signatures and the digest are over the bytes, never over a
+//! re-serialised copy.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::container::{Container, Group};
+use crate::{ContainerName, GroupName, Key, ObjectId};
+
+mod parse;
+
+/// One thing that is wrong with a manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+pub struct Problem {
+    /// RFC 6901 pointer to the place, `/web~1run.json/group`.
+    pub pointer: String,
+    /// Stable word for programs, such as `unknown-group`.
+    pub code: &'static str,
+    /// What is wrong.
+    pub detail: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+/// Everything that is wrong with a manifest, at once.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the manifest has {total} problem(s); the first: {}", first(.problems))]
+pub struct Rejected {
+    /// At most `limits::PROBLEMS_MAX` of them, in text order.
+    pub problems: Vec<Problem>,
+    /// How many there are.
+    pub total: usize,
+}
+
+fn first(problems: &[Problem]) -> String {
+    problems
+        .first()
+        .map(|p| format!("{}: {} ({})", p.pointer, p.detail, p.remedy))
+        .unwrap_or_default()
+}
+
+/// A value of the manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// The bytes are an object.
+    Object(ObjectId),
+    /// Inline JSON, byte for byte.
+    Inline(String),
+}
+
+/// A revision's manifest, parsed and checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Manifest {
+    bytes: Vec<u8>,
+    digest: ObjectId,
+    /// Every key except `#spec`, in text order by `order`.
+    entries: BTreeMap<Key, Value>,
+    groups: Vec<Group>,
+    containers: BTreeMap<ContainerName, Container>,
+    /// Container names in the order in which the text first names them.
+    order: Vec<ContainerName>,
+}
+
+impl Manifest {
+    /// Parses and checks the exact bytes of a manifest.
+    ///
+    /// # Errors
+    /// All problems at once, each with its place and a remedy.
+    pub fn parse(bytes: &[u8]) -> Result<Self, Rejected> {
+        parse::parse(bytes)
+    }
+
+    /// The bytes as delivered.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// SHA-256 of the bytes; by it a failed revision is remembered.
+    pub fn digest(&self) -> ObjectId {
+        self.digest
+    }
+
+    /// Every key but `#spec` with its value.
+    pub fn entries(&self) -> &BTreeMap<Key, Value> {
+        &self.entries
+    }
+
+    /// Groups in start order.
+    pub fn groups(&self) -> &[Group] {
+        &self.groups
+    }
+
+    /// The group of this name.
+    pub fn group(&self, name: &GroupName) -> Option<&Group> {
+        self.groups.iter().find(|group| group.name == *name)
+    }
+
+    /// Containers in text order.
+    pub fn containers(&self) -> impl Iterator<Item = &Container> {
+        self.order
+            .iter()
+            .filter_map(|name| self.containers.get(name))
+    }
+
+    /// The container of this name.
+    pub fn container(&self, name: &ContainerName) -> Option<&Container> {
+        self.containers.get(name)
+    }
+
+    /// Every object that the revision needs, with one key that needs it, each object once.
+    pub fn objects(&self) -> BTreeMap<ObjectId, &Key> {
+        let mut objects = BTreeMap::new();
+        for (key, value) in &self.entries {
+            if let Value::Object(object) = value {
+                objects.entry(*object).or_insert(key);
+            }
+        }
+        objects
+    }
+
+    /// SHA-256 over what needs a reboot when it changes: everything below `bsp/` except provenance.
+    pub fn boot_fingerprint(&self) -> ObjectId {
+        let mut text = String::new();
+        for (key, value) in &self.entries {
+            let Some(("bsp", rest)) = key.split_first() else {
+                continue;
+            };
+            if matches!(rest, "src.json" | "build.json") {
+                continue;
+            }
+            match value {
+                Value::Object(object) => text.push_str(&format!("{key}\0object\0{object}\0")),
+                Value::Inline(json) => text.push_str(&format!("{key}\0inline\0{json}\0")),
+            }
+        }
+        ObjectId::of(text.as_bytes())
+    }
+}
