@@ -34,3 +34,5 @@ pub const COMMIT_MESSAGE_BYTES_MAX: usize = 256;
 pub const FAILURE_LOG_BYTES_MAX: usize = 16 << 10;
 /// Failure records that are kept; the oldest goes first.
 pub const FAILURES_MAX: usize = 64;
+/// Manifests that are remembered as failed; the oldest is forgotten first.
+pub const FAILED_MANIFESTS_MAX: usize = 64;
