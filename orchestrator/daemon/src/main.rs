@@ -1,3 +1,3 @@
-//! The orchestrator: configuration, adapters, loop.
+//! `coxswain`: the orchestrator.
 
 fn main() {}

@@ -1,0 +1,244 @@
+//! The configuration: one table, layered sources, parsed once.
+//!
+//! Layers, lowest first: default, file, kernel command line (`coxswain.name=value`), environment (`COXSWAIN_NAME`), command
+//! line, user metadata (only settings marked so). Every value remembers where it came from. [`table::SETTINGS`] is the only list
+//! of settings: the command line, `/config2`, `coxctl config` and the reference page are all made from it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub mod sources;
+pub mod table;
+mod value;
+
+pub use sources::Source;
+pub use table::{Kind, SETTINGS, Setting};
+pub use value::Value;
+
+/// A setting was refused; the text names the source, the setting, the value and what is accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// The configuration file cannot be read.
+    #[error("cannot read the configuration file {path}: {error}; create it, or leave --config out")]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        error: String,
+    },
+    /// The configuration file is not TOML, or not a flat table.
+    #[error("{path} is not a configuration file: {error}")]
+    Malformed {
+        /// Which file.
+        path: PathBuf,
+        /// Where and what.
+        error: String,
+    },
+    /// There is no such setting.
+    #[error("{origin}: there is no setting {name:?}{hint}")]
+    Unknown {
+        /// Where it was given.
+        origin: Source,
+        /// The name as given.
+        name: String,
+        /// `; did you mean ...?`, or empty.
+        hint: String,
+    },
+    /// The value does not fit the setting.
+    #[error("{origin}: {name} = {value:?} is refused: {reason}")]
+    Invalid {
+        /// Where it was given.
+        origin: Source,
+        /// The setting.
+        name: &'static str,
+        /// The value as given (cut after 100 characters).
+        value: String,
+        /// What is accepted.
+        reason: String,
+    },
+}
+
+/// A value and where it came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The value, checked.
+    pub value: Value,
+    /// The layer that set it.
+    pub source: Source,
+}
+
+/// All settings, each with a value and its origin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    values: BTreeMap<&'static str, Origin>,
+}
+
+impl Config {
+    /// The defaults of the table.
+    pub fn defaults() -> Self {
+        let values = SETTINGS.iter().map(|setting| {
+            let value = Value::parse(setting.kind, setting.default)
+                .expect("a test parses the default of each setting");
+            (
+                setting.name,
+                Origin {
+                    value,
+                    source: Source::Default,
+                },
+            )
+        });
+        Self {
+            values: values.collect(),
+        }
+    }
+
+    /// Sets one value.
+    ///
+    /// # Errors
+    /// [`ConfigError::Unknown`] and [`ConfigError::Invalid`]; nothing is changed then.
+    pub fn set(&mut self, name: &str, text: &str, source: Source) -> Result<(), ConfigError> {
+        let Some(setting) = table::find(name) else {
+            let hint = table::nearest(name).map(|near| format!("; did you mean {near:?}?"));
+            let hint = hint.unwrap_or_default();
+            return Err(ConfigError::Unknown {
+                origin: source,
+                name: name.to_owned(),
+                hint,
+            });
+        };
+        let value = Value::parse(setting.kind, text).map_err(|reason| ConfigError::Invalid {
+            origin: source.clone(),
+            name: setting.name,
+            value: text.chars().take(100).collect(),
+            reason,
+        })?;
+        self.values.insert(setting.name, Origin { value, source });
+        Ok(())
+    }
+
+    /// This configuration with the user metadata laid over it: keys that are not settings, not marked for it or not
+    /// acceptable are left out (metadata belongs to everybody; a wrong value must not stop a device).
+    pub fn with_user_meta<'a>(&self, meta: impl Iterator<Item = (&'a str, &'a [u8])>) -> Self {
+        let mut config = self.clone();
+        for (key, value) in meta {
+            let named = key.strip_prefix("coxswain.").unwrap_or(key);
+            let Some(setting) = table::find(named).filter(|setting| setting.from_meta) else {
+                continue;
+            };
+            let Ok(text) = std::str::from_utf8(value) else {
+                continue;
+            };
+            if let Err(error) = config.set(setting.name, text, Source::UserMeta) {
+                tracing::warn!("user metadata is ignored: {error}");
+            }
+        }
+        config
+    }
+
+    /// Every setting with its value, in the order of the table.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static Setting, &Origin)> {
+        SETTINGS
+            .iter()
+            .map(|setting| (setting, self.get(setting.name)))
+    }
+
+    fn get(&self, name: &'static str) -> &Origin {
+        self.values
+            .get(name)
+            .expect("every setting of the table has a value from the start")
+    }
+
+    /// The text of a setting that is text or one of several words.
+    pub fn text(&self, name: &'static str) -> &str {
+        match &self.get(name).value {
+            Value::Text(text) => text,
+            other => unreachable!("{name} is not text but {other:?}"),
+        }
+    }
+
+    /// The path of a setting that is a path.
+    pub fn path(&self, name: &'static str) -> PathBuf {
+        PathBuf::from(self.text(name))
+    }
+
+    /// The value of a setting that is a number.
+    pub fn number(&self, name: &'static str) -> u64 {
+        match self.get(name).value {
+            Value::Number(number) => number,
+            ref other => unreachable!("{name} is not a number but {other:?}"),
+        }
+    }
+
+    /// The value of a setting that is a time.
+    pub fn duration(&self, name: &'static str) -> Duration {
+        match self.get(name).value {
+            Value::Duration(duration) => duration,
+            ref other => unreachable!("{name} is not a time but {other:?}"),
+        }
+    }
+
+    /// The value of a setting that is yes or no.
+    pub fn flag(&self, name: &'static str) -> bool {
+        match self.get(name).value {
+            Value::Flag(flag) => flag,
+            ref other => unreachable!("{name} is not a flag but {other:?}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn later_layers_win_and_are_remembered() {
+        let mut config = Config::defaults();
+        config
+            .set("commit-delay", "10s", Source::File("/etc/x.toml".into()))
+            .unwrap();
+        config
+            .set("commit_delay", "7", Source::Environment)
+            .unwrap();
+        assert_eq!(config.duration("commit-delay"), Duration::from_secs(7));
+        assert_eq!(config.get("commit-delay").source, Source::Environment);
+        assert_eq!(config.get("tries").source, Source::Default);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let mut config = Config::defaults();
+        let error = config
+            .set("comit-delay", "1", Source::Environment)
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            error,
+            "environment: there is no setting \"comit-delay\"; did you mean \"commit-delay\"?"
+        );
+        let error = config
+            .set("tries", "0", Source::CommandLine)
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            error,
+            "command line: tries = \"0\" is refused: use a whole number from 1 to 100"
+        );
+        assert_eq!(config, Config::defaults());
+    }
+
+    #[test]
+    fn user_metadata_sets_only_what_is_marked() {
+        let base = Config::defaults();
+        let meta: [(&str, &[u8]); 4] = [
+            ("commit-delay", b"3s"),
+            ("storage", b"/tmp"),
+            ("tries", b"many"),
+            ("updater.commit.delay", b"\xff"),
+        ];
+        let config = base.with_user_meta(meta.into_iter());
+        assert_eq!(config.duration("commit-delay"), Duration::from_secs(3));
+        assert_eq!(config.text("storage"), base.text("storage"));
+        assert_eq!(config.number("tries"), 3);
+    }
+}

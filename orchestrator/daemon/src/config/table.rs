@@ -1,0 +1,261 @@
+//! The table of settings. Adding a line here is all that a new setting needs before somebody reads it.
+
+/// What a setting accepts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Any text without control characters.
+    Text,
+    /// An absolute path, or empty for none.
+    Path,
+    /// A whole number from .. to.
+    Number(u64, u64),
+    /// A time: `250ms`, `25s`, `10min`, `1h`, or seconds; from .. to in seconds.
+    Duration(u64, u64),
+    /// true/false, yes/no, on/off, 1/0.
+    Flag,
+    /// One of these words.
+    Word(&'static [&'static str]),
+}
+
+/// One setting.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// Its name, in words joined by hyphens.
+    pub name: &'static str,
+    /// What it accepts.
+    pub kind: Kind,
+    /// Its default, as a person would type it.
+    pub default: &'static str,
+    /// One line of documentation.
+    pub doc: &'static str,
+    /// Pantavisor's key of the same meaning, accepted wherever the name is.
+    pub pantavisor: Option<&'static str>,
+    /// Whether user metadata may set it while the device runs.
+    pub from_meta: bool,
+    /// Whether its value is never shown.
+    pub secret: bool,
+}
+
+const fn setting(
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    doc: &'static str,
+) -> Setting {
+    Setting {
+        name,
+        kind,
+        default,
+        doc,
+        pantavisor: None,
+        from_meta: false,
+        secret: false,
+    }
+}
+
+impl Setting {
+    const fn pantavisor(mut self, key: &'static str) -> Self {
+        self.pantavisor = Some(key);
+        self
+    }
+
+    const fn from_meta(mut self) -> Self {
+        self.from_meta = true;
+        self
+    }
+}
+
+const HOUR: u64 = 3600;
+
+/// Every setting, in the order in which it is shown.
+pub const SETTINGS: &[Setting] = &[
+    setting(
+        "storage",
+        Kind::Path,
+        "/var/lib/coxswain",
+        "Folder that holds revisions, objects, volumes and logs.",
+    )
+    .pantavisor("PV_STORAGE_MNTPOINT"),
+    setting(
+        "run-dir",
+        Kind::Path,
+        "/run/coxswain",
+        "Folder for what does not outlive a boot: sockets, mounts, the private containerd.",
+    )
+    .pantavisor("PV_SYSTEM_RUNDIR"),
+    setting(
+        "socket",
+        Kind::Path,
+        "/run/coxswain/control.sock",
+        "The control socket on the host.",
+    ),
+    setting(
+        "containerd",
+        Kind::Text,
+        "spawn",
+        "Address of a running containerd, or `spawn` to start a private one.",
+    ),
+    setting(
+        "containerd-binary",
+        Kind::Text,
+        "containerd",
+        "The containerd to spawn: a name on PATH, or an absolute path.",
+    ),
+    setting(
+        "containerd-namespace",
+        Kind::Text,
+        "coxswain",
+        "Our namespace in containerd.",
+    ),
+    setting(
+        "log-level",
+        Kind::Word(&["error", "warn", "info", "debug", "trace"]),
+        "info",
+        "How much the orchestrator itself logs.",
+    )
+    .pantavisor("PV_LOG_LEVEL"),
+    setting(
+        "commit-delay",
+        Kind::Duration(0, 24 * HOUR),
+        "25s",
+        "How long a trial must hold its goals before it is committed.",
+    )
+    .pantavisor("PV_UPDATER_COMMIT_DELAY")
+    .from_meta(),
+    setting(
+        "tries",
+        Kind::Number(1, 100),
+        "3",
+        "Starts that a trial gets before it is rolled back.",
+    )
+    .from_meta(),
+    setting(
+        "keep-revisions",
+        Kind::Number(0, 1000),
+        "2",
+        "Committed revisions that collection keeps beside factory, running and previous one.",
+    )
+    .from_meta(),
+    setting(
+        "object-lease",
+        Kind::Duration(0, 24 * HOUR),
+        "10min",
+        "How long collection leaves an object alone after it was uploaded or asked for.",
+    )
+    .pantavisor("PV_STORAGE_GC_THRESHOLD_DEFERTIME"),
+    setting(
+        "storage-reserve",
+        Kind::Number(0, 90),
+        "5",
+        "Percent of the storage that uploads leave free.",
+    )
+    .pantavisor("PV_STORAGE_GC_RESERVED"),
+    setting(
+        "stop-timeout",
+        Kind::Duration(1, HOUR),
+        "30s",
+        "How long all containers together may take to stop before the device restarts anyway.",
+    ),
+    setting(
+        "pantavisor-exact-commit",
+        Kind::Flag,
+        "false",
+        "End an update in place with UPDATED and commit it at the next start, as Pantavisor does.",
+    )
+    .from_meta(),
+    setting(
+        "pantavisor-default-roles",
+        Kind::Flag,
+        "false",
+        "Give a container without `roles` the role mgmt, as Pantavisor does.",
+    ),
+    setting(
+        "max-connections",
+        Kind::Number(16, 65_536),
+        "1024",
+        "Connections to the control socket at one time.",
+    ),
+    setting(
+        "buildinfo",
+        Kind::Path,
+        "/etc/coxswain/buildinfo",
+        "Text that GET /buildinfo answers; empty when the file is not there.",
+    ),
+];
+
+/// The setting of this name: its own (hyphens or underscores, any case) or Pantavisor's.
+pub fn find(name: &str) -> Option<&'static Setting> {
+    let plain = name.to_ascii_lowercase().replace('_', "-");
+    SETTINGS.iter().find(|setting| {
+        setting.name == plain
+            || setting
+                .pantavisor
+                .is_some_and(|key| key.eq_ignore_ascii_case(name))
+    })
+}
+
+/// The setting whose name is nearest to a mistyped one, when it is near.
+pub fn nearest(name: &str) -> Option<&'static str> {
+    let plain = name.to_ascii_lowercase().replace('_', "-");
+    let with_distance = SETTINGS
+        .iter()
+        .map(|setting| (distance(&plain, setting.name), setting.name));
+    with_distance
+        .min()
+        .filter(|(distance, _)| *distance <= 3)
+        .map(|(_, name)| name)
+}
+
+/// Levenshtein distance; names are short.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().take(100).enumerate() {
+        let mut diagonal = i;
+        if let Some(first) = row.first_mut() {
+            *first = i + 1;
+        }
+        for (j, y) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row.last().copied().unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Value;
+    use super::*;
+
+    #[test]
+    fn every_default_is_acceptable_and_every_name_once() {
+        let mut names = std::collections::BTreeSet::new();
+        for setting in SETTINGS {
+            Value::parse(setting.kind, setting.default)
+                .unwrap_or_else(|e| panic!("{}: {e}", setting.name));
+            assert!(names.insert(setting.name));
+            assert!(setting.doc.ends_with('.'), "{}", setting.name);
+        }
+    }
+
+    #[test]
+    fn names_are_found_in_all_their_forms() {
+        for name in [
+            "commit-delay",
+            "COMMIT_DELAY",
+            "PV_UPDATER_COMMIT_DELAY",
+            "pv_updater_commit_delay",
+        ] {
+            assert_eq!(
+                find(name).map(|setting| setting.name),
+                Some("commit-delay"),
+                "{name}"
+            );
+        }
+        assert!(find("").is_none());
+        assert_eq!(nearest("storag"), Some("storage"));
+        assert_eq!(nearest("something else"), None);
+    }
+}

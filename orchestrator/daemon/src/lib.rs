@@ -1,0 +1,5 @@
+//! What the binary `coxswain` is made of: configuration, then adapters, then the loop.
+
+#![forbid(unsafe_code)]
+
+pub mod config;
