@@ -8,3 +8,8 @@
 
 pub mod handle;
 pub mod ports;
+pub mod settings;
+pub mod shared;
+
+pub use settings::Settings;
+pub use shared::Handle;

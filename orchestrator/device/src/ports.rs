@@ -7,6 +7,45 @@ use model::container::{Container, Probe};
 use model::failure::{BadObject, Pressure};
 use model::{ContainerName, Instant, ObjectId, RevisionId, WallTime};
 
+/// The kinds of the ports that one device is built from: real ones, or the simulator's.
+pub trait World: 'static {
+    /// The storage.
+    type Disk: store::disk::Disk;
+    /// Containers.
+    type Runtime: Runtime;
+    /// Long work on the storage.
+    type Jobs: Jobs;
+    /// Time.
+    type Clock: Clock;
+    /// What the boot loader starts.
+    type Bootloader: Bootloader;
+    /// How the boot ends.
+    type Power: Power;
+    /// Figures of the machine.
+    type Gauges: Gauges;
+    /// The hardware watchdog.
+    type Watchdog: Watchdog;
+}
+
+/// Everything that the loop reaches the world through, but the store.
+#[derive(Debug)]
+pub struct Ports<W: World> {
+    /// Containers.
+    pub runtime: W::Runtime,
+    /// Long work on the storage.
+    pub jobs: W::Jobs,
+    /// Time.
+    pub clock: W::Clock,
+    /// What the boot loader starts.
+    pub bootloader: W::Bootloader,
+    /// How the boot ends.
+    pub power: W::Power,
+    /// Figures of the machine.
+    pub gauges: W::Gauges,
+    /// The hardware watchdog.
+    pub watchdog: W::Watchdog,
+}
+
 /// One run of one version of a container.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instance {
