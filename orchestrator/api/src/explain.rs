@@ -1,0 +1,391 @@
+//! Why something is where it is, in words: from what the device shows and the failure records, to sentences for a person.
+//!
+//! Pure: the same facts give the same words. The nearest cause comes first; causes of causes follow.
+
+use model::failure::{Cause, Failure};
+use model::{Goal, Progress, RevisionId, State, Status};
+
+use crate::call::Subject;
+use crate::messages::ours::{Condition, ContainerStatus, DeviceStatus, FailureSummary, Why};
+
+/// What is known about a revision beyond the device's status.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RevisionFacts<'a> {
+    /// Its progress.
+    pub progress: Option<&'a Progress>,
+    /// The newest failure record of it or of the same manifest.
+    pub failure: Option<&'a Failure>,
+}
+
+/// What happened, without who: "ended with exit code 3 after 1 s".
+pub fn cause(cause: &Cause) -> String {
+    match cause {
+        Cause::Exited {
+            code,
+            out_of_memory,
+            uptime_s,
+        } => {
+            let how = exit(*code, *out_of_memory);
+            format!("{how} {uptime_s} s after its start, and no retry was left")
+        }
+        Cause::StartFailed { error } => format!("could not be started: {error}"),
+        Cause::GoalNotReached {
+            goal,
+            status,
+            timeout_s,
+            probe,
+        } => {
+            let probe = match probe {
+                Some(probe) => format!("; its health check said: {probe}"),
+                None => String::new(),
+            };
+            format!("was {status} and not {goal} after {timeout_s} s{probe}")
+        }
+        Cause::Unhealthy { probe } => format!("failed its health check too often: {probe}"),
+        Cause::BadObjects { objects } => {
+            let first = objects
+                .first()
+                .map(|bad| {
+                    format!(
+                        "; {} (needed by {}) is {}",
+                        bad.object, bad.key, bad.problem
+                    )
+                })
+                .unwrap_or_default();
+            format!("{} object(s) cannot be used{first}", objects.len())
+        }
+        Cause::TriesUsedUp { tries } => format!(
+            "the orchestrator or the machine stopped during each of {tries} tries, before the revision was committed"
+        ),
+        Cause::UnexpectedRollback => {
+            "the boot loader did not start the revision, or fell back to the one before".to_owned()
+        }
+        Cause::BadManifest { error } => format!("its manifest could not be read back: {error}"),
+        Cause::Asked => "a person or a client asked for the rollback".to_owned(),
+        Cause::Internal { error } => format!("the device failed: {error}"),
+    }
+}
+
+fn exit(code: u32, out_of_memory: bool) -> String {
+    match code {
+        _ if out_of_memory => "was killed because it used more memory than it may".to_owned(),
+        255 => "ended, and how is not known".to_owned(),
+        129..=192 => format!("was ended by signal {}", code - 128),
+        code => format!("ended with exit code {code}"),
+    }
+}
+
+/// A failure in one sentence, for lists.
+pub fn failure_sentence(failure: &Failure) -> String {
+    match &failure.container {
+        Some(container) => format!("container {container} {}", cause(&failure.cause)),
+        None => cause(&failure.cause),
+    }
+}
+
+/// A failure as an entry of a list.
+pub fn summary(failure: &Failure) -> FailureSummary {
+    FailureSummary {
+        id: failure.id,
+        revision: failure.revision.clone(),
+        time: failure.time.to_string(),
+        summary: failure_sentence(failure),
+    }
+}
+
+/// Answers `why`. `None` when nothing has this name: a revision without progress that is not the running one is not known.
+pub fn explain(status: &DeviceStatus, facts: &RevisionFacts<'_>, subject: &Subject) -> Option<Why> {
+    match subject {
+        Subject::Device => Some(device(status, facts)),
+        Subject::Container(name) => {
+            let container = status
+                .containers
+                .iter()
+                .find(|container| container.name == *name)?;
+            Some(container_why(status, container))
+        }
+        Subject::Revision(revision) => revision_why(status, facts, revision),
+    }
+}
+
+fn empty(subject: impl ToString, summary: String) -> Why {
+    Why {
+        subject: subject.to_string(),
+        summary,
+        because: Vec::new(),
+        remedy: Vec::new(),
+        failure: None,
+        log: Vec::new(),
+    }
+}
+
+fn device(status: &DeviceStatus, facts: &RevisionFacts<'_>) -> Why {
+    let running = match &status.running {
+        Some(revision) => format!("revision {revision} runs"),
+        None => "no revision runs".to_owned(),
+    };
+    let condition = match status.condition {
+        Condition::Starting => "the device is starting",
+        Condition::Good => "all is well",
+        Condition::Updating => "an update is under way",
+        Condition::Degraded => "something that should run does not",
+        Condition::ShuttingDown => "the device is shutting down",
+    };
+    let mut why = empty("device", format!("{condition}; {running}"));
+    if let Some(trial) = &status.trial {
+        why.because.push(trial_sentence(trial));
+    }
+    if let Some(problem) = &status.runtime_problem {
+        why.because
+            .push(format!("the run time does not answer: {problem}"));
+        why.remedy
+            .push("see that containerd runs; containers go on running meanwhile".to_owned());
+    }
+    for container in status.containers.iter().filter(|container| !container.good) {
+        why.because.push(container_sentence(container));
+    }
+    why.because.extend(status.notices.iter().cloned());
+    if let Some(failure) = facts.failure {
+        let what = failure_sentence(failure);
+        why.because.push(format!(
+            "last failure: revision {}: {what}",
+            failure.revision
+        ));
+        why.failure = Some(failure.id);
+        why.log.clone_from(&failure.log);
+    }
+    why
+}
+
+fn trial_sentence(trial: &crate::messages::ours::Trial) -> String {
+    let commit = match trial.commit_in_s {
+        Some(seconds) => format!("; it is committed in {seconds} s if nothing happens"),
+        None => String::new(),
+    };
+    format!(
+        "revision {} is being tried ({}), {} tries are left after this one{commit}",
+        trial.revision, trial.phase, trial.tries_left
+    )
+}
+
+fn container_sentence(container: &ContainerStatus) -> String {
+    let reason = match container.reason.as_str() {
+        "" => String::new(),
+        reason => format!(": {reason}"),
+    };
+    format!(
+        "container {} is {} and not {}{reason}",
+        container.name, container.status, container.goal
+    )
+}
+
+fn container_why(status: &DeviceStatus, container: &ContainerStatus) -> Why {
+    let since = match container.uptime_s {
+        Some(seconds) if container.pid.is_some() => format!(" since {seconds} s"),
+        Some(_) | None => String::new(),
+    };
+    let summary = if container.user_stopped {
+        format!(
+            "{} is {} because a person stopped it",
+            container.name, container.status
+        )
+    } else if container.good {
+        format!(
+            "{} is {}{since}, as it should be",
+            container.name, container.status
+        )
+    } else {
+        container_sentence(container)
+    };
+    let mut why = empty(&container.name, summary);
+    if container.user_stopped {
+        why.remedy.push(format!("coxctl start {}", container.name));
+    }
+    if let Some(problem) = &container.health_problem {
+        why.because
+            .push(format!("its last failing health check said: {problem}"));
+    }
+    if let Some(code) = container.exit_code {
+        why.because
+            .push(format!("its last run {}", exit(code, false)));
+    }
+    if container.retries > 0 {
+        let of = match container.max_retries {
+            0 => String::new(),
+            most => format!(" of {most}"),
+        };
+        why.because
+            .push(format!("{}{of} retries are used", container.retries));
+    }
+    if !container.good && !container.user_stopped {
+        waiting_for(status, container, &mut why);
+        why.remedy.push(format!("coxctl logs {}", container.name));
+    }
+    if let Some(problem) = &status.runtime_problem {
+        why.because
+            .push(format!("the run time does not answer: {problem}"));
+    }
+    why
+}
+
+/// Follows "waits for …": everything before the container that has not reached its goal.
+fn waiting_for(status: &DeviceStatus, container: &ContainerStatus, why: &mut Why) {
+    if !matches!(
+        container.status,
+        Status::Blocked | Status::Installed | Status::None
+    ) {
+        return;
+    }
+    let Some(own) = status
+        .groups
+        .iter()
+        .position(|group| group.name == container.group)
+    else {
+        return;
+    };
+    for other in status.containers.iter().filter(|other| !other.good) {
+        let earlier = status.groups[..own]
+            .iter()
+            .any(|group| group.name == other.group);
+        let named = other.name != container.name && container.reason.contains(other.name.as_str());
+        if earlier || named {
+            why.because.push(container_sentence(other));
+        }
+    }
+}
+
+fn revision_why(
+    status: &DeviceStatus,
+    facts: &RevisionFacts<'_>,
+    revision: &RevisionId,
+) -> Option<Why> {
+    let running = status.running.as_ref() == Some(revision);
+    if let Some(trial) = status
+        .trial
+        .as_ref()
+        .filter(|trial| trial.revision == *revision)
+    {
+        let mut why = empty(revision, trial_sentence(trial));
+        for container in status.containers.iter().filter(|container| !container.good) {
+            why.because.push(container_sentence(container));
+        }
+        return Some(why);
+    }
+    let Some(progress) = facts.progress else {
+        return running.then(|| empty(revision, format!("revision {revision} runs")));
+    };
+    let state = progress.status;
+    let summary = match state {
+        State::Done | State::Updated if running => format!("{revision} runs and is committed"),
+        State::Done | State::Updated => {
+            format!("{revision} was committed once; another revision runs now")
+        }
+        State::New => format!("{revision} is installed and was never run"),
+        State::Queued | State::Downloading | State::InProgress | State::Testing => {
+            format!("{revision} is under way: {}", progress.message)
+        }
+        State::WontGo => format!(
+            "{revision} was refused before anything was changed: {}",
+            progress.message
+        ),
+        State::Error => error_summary(status, facts.failure, revision, &progress.message),
+    };
+    let mut why = empty(revision, summary);
+    match state {
+        State::New => why.remedy.push(format!("coxctl run {revision}")),
+        State::Error | State::WontGo => {
+            if let Some(failure) = facts.failure {
+                failure_lines(&mut why, failure, status);
+            }
+        }
+        State::Queued
+        | State::Downloading
+        | State::InProgress
+        | State::Testing
+        | State::Updated
+        | State::Done => {}
+    }
+    Some(why)
+}
+
+fn error_summary(
+    status: &DeviceStatus,
+    failure: Option<&Failure>,
+    revision: &RevisionId,
+    message: &str,
+) -> String {
+    let now = match failure.and_then(|failure| failure.rolled_back_to.as_ref()) {
+        Some(to) => format!("; {to} runs since"),
+        None => match &status.running {
+            Some(running) => format!("; {running} runs"),
+            None => String::new(),
+        },
+    };
+    match failure {
+        Some(failure) => {
+            format!(
+                "{revision} was rolled back: {}{now}",
+                failure_sentence(failure)
+            )
+        }
+        None => format!("{revision} was rolled back: {message}{now}"),
+    }
+}
+
+fn failure_lines(why: &mut Why, failure: &Failure, status: &DeviceStatus) {
+    why.failure = Some(failure.id);
+    why.log.clone_from(&failure.log);
+    if failure.revision.to_string() != why.subject {
+        why.because.push(format!(
+            "the same manifest failed before as revision {}",
+            failure.revision
+        ));
+    }
+    why.because
+        .push(format!("it was tried {} time(s)", failure.tries));
+    for container in &failure.containers {
+        let own = failure.container.as_ref() == Some(&container.name);
+        let reached = match container.goal {
+            Goal::Mounted => container.status >= Status::Mounted,
+            Goal::Started => matches!(container.status, Status::Started | Status::Ready),
+            Goal::Ready => container.status == Status::Ready,
+        };
+        if own || reached {
+            continue;
+        }
+        let code = match container.exit_code {
+            Some(code) => format!("; its last run {}", exit(code, false)),
+            None => String::new(),
+        };
+        why.because.push(format!(
+            "at that time container {} was {} and not {}{code}",
+            container.name, container.status, container.goal
+        ));
+    }
+    pressure_lines(why, failure);
+    if let Cause::BadObjects { .. } = failure.cause {
+        why.remedy
+            .push("upload the objects again, then run the revision again".to_owned());
+    }
+    if status.running.as_ref() != Some(&failure.revision) {
+        why.remedy.push(format!(
+            "install a corrected revision; to try this one once more: coxctl run --again {}",
+            why.subject
+        ));
+    }
+}
+
+fn pressure_lines(why: &mut Why, failure: &Failure) {
+    let pressure = &failure.pressure;
+    for (what, value) in [
+        ("a processor", pressure.cpu_some_avg10),
+        ("memory", pressure.memory_some_avg10),
+        ("the disk", pressure.io_some_avg10),
+    ] {
+        if let Some(percent) = value.filter(|percent| *percent >= 20.0) {
+            why.because.push(format!(
+                "the machine was short of it: in {percent:.0} % of the time something waited for {what}"
+            ));
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Bodies of our own resources.
+//!
+//! New fields may be added; none is removed or given another meaning. Readers ignore fields that they do not know.
+
+use model::container::{RecoveryPolicy, RestartPolicy};
+use model::{ContainerName, Goal, GroupName, ObjectId, RevisionId, Status};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Answer of `GET /version`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Version {
+    /// `coxswain`.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+}
+
+/// Answer of `GET /healthz`: 200 when `ok`, else 503.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Health {
+    /// Whether the device does what it should.
+    pub ok: bool,
+    /// What is wrong, in words; empty when all is well.
+    pub problems: Vec<String>,
+}
+
+/// The whole device in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Condition {
+    /// No revision was chosen yet, or its containers are being started.
+    Starting,
+    /// Every group has reached its goal.
+    Good,
+    /// A revision is being tried.
+    Updating,
+    /// Something that should run does not.
+    Degraded,
+    /// A shutdown is under way.
+    ShuttingDown,
+}
+
+/// Answer of `GET /status`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DeviceStatus {
+    /// Version of the orchestrator.
+    pub version: String,
+    /// Wall clock time of the device.
+    pub time: String,
+    /// Seconds since the machine's boot.
+    pub uptime_s: u64,
+    /// The device in one word.
+    pub condition: Condition,
+    /// The running revision.
+    #[schemars(with = "Option<String>")]
+    pub running: Option<RevisionId>,
+    /// SHA-256 of its manifest.
+    #[schemars(with = "Option<String>")]
+    pub manifest: Option<ObjectId>,
+    /// The revision that the next boot starts.
+    #[schemars(with = "Option<String>")]
+    pub committed: Option<RevisionId>,
+    /// What a rollback returns to.
+    #[schemars(with = "Option<String>")]
+    pub previous: Option<RevisionId>,
+    /// The revision being tried.
+    pub trial: Option<Trial>,
+    /// Groups in start order.
+    pub groups: Vec<GroupStatus>,
+    /// Containers in text order.
+    pub containers: Vec<ContainerStatus>,
+    /// Space on the storage.
+    pub storage: Option<Storage>,
+    /// The newest failure.
+    pub last_failure: Option<FailureSummary>,
+    /// Why the run time does not answer.
+    pub runtime_problem: Option<String>,
+    /// What needs a person.
+    pub notices: Vec<String>,
+}
+
+/// A revision being tried.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Trial {
+    /// Which.
+    #[schemars(with = "String")]
+    pub revision: RevisionId,
+    /// What is being done.
+    pub phase: String,
+    /// Tries that are left after this one.
+    pub tries_left: u32,
+    /// Seconds until it is committed if nothing happens.
+    pub commit_in_s: Option<u64>,
+}
+
+/// A group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GroupStatus {
+    /// Its name.
+    #[schemars(with = "String")]
+    pub name: GroupName,
+    /// Its goal.
+    pub goal: Goal,
+    /// READY when every member has reached its own goal.
+    pub status: Status,
+    /// Number of members.
+    pub containers: usize,
+}
+
+/// A container.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ContainerStatus {
+    /// Its name.
+    #[schemars(with = "String")]
+    pub name: ContainerName,
+    /// Its group.
+    #[schemars(with = "String")]
+    pub group: GroupName,
+    /// Where it is.
+    pub status: Status,
+    /// Its goal.
+    pub goal: Goal,
+    /// Whether it has reached its goal, or was stopped by a person.
+    pub good: bool,
+    /// Who may control it.
+    pub restart_policy: RestartPolicy,
+    /// Roles on the socket.
+    pub roles: Vec<String>,
+    /// When it is started again.
+    pub recovery: RecoveryPolicy,
+    /// Retries used.
+    pub retries: u32,
+    /// Retries it has; 0 is no limit.
+    pub max_retries: u32,
+    /// Whether it has run long enough to count as stable.
+    pub stable: bool,
+    /// Whether a person stopped it.
+    pub user_stopped: bool,
+    /// First process, in the host's numbers.
+    pub pid: Option<u32>,
+    /// Seconds since its last start.
+    pub uptime_s: Option<u64>,
+    /// Starts since the revision began to run, minus one.
+    pub restarts: u32,
+    /// Exit code of its last end.
+    pub exit_code: Option<u32>,
+    /// Why it is not further, in words.
+    pub reason: String,
+    /// What the last failing health check said.
+    pub health_problem: Option<String>,
+    /// Version: equal in two revisions that share the running container.
+    #[schemars(with = "String")]
+    pub fingerprint: ObjectId,
+}
+
+/// Space on the storage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Storage {
+    /// Size in bytes.
+    pub total_bytes: u64,
+    /// Bytes free.
+    pub free_bytes: u64,
+}
+
+/// A failure, short.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FailureSummary {
+    /// Number of the record.
+    pub id: u64,
+    /// The revision that failed.
+    #[schemars(with = "String")]
+    pub revision: RevisionId,
+    /// When, by the device's clock.
+    pub time: String,
+    /// In one sentence.
+    pub summary: String,
+}
+
+/// Answer of `GET /failures`: newest first.
+pub type Failures = Vec<FailureSummary>;
+
+/// Answer of `GET /why` and what is below it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Why {
+    /// What was asked about: `device`, a container's or a revision's name.
+    pub subject: String,
+    /// The answer in one sentence.
+    pub summary: String,
+    /// The chain of causes, nearest first; each line is a sentence.
+    pub because: Vec<String>,
+    /// What a person can do about it.
+    pub remedy: Vec<String>,
+    /// Number of the failure record that this rests on.
+    pub failure: Option<u64>,
+    /// The last lines of the container that caused it.
+    pub log: Vec<String>,
+}
+
+/// Data of one event of `GET /events`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Event {
+    /// Where to resume: `Last-Event-ID` or `?since=`.
+    pub id: String,
+    /// When, by the device's clock.
+    pub time: String,
+    /// Stable word; also the name of the event. `lost` says that events before this one are no longer kept.
+    pub kind: String,
+    /// The revision it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub revision: Option<RevisionId>,
+    /// The container it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub container: Option<ContainerName>,
+    /// In words.
+    pub message: String,
+}
