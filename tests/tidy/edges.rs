@@ -29,6 +29,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("coxctl", &["api", "client", "model"]),
+    ("ready", &[]),
     ("acceptance", &[]),
 ];
 
