@@ -149,41 +149,41 @@ impl Config {
             .expect("every setting of the table has a value from the start")
     }
 
-    /// The text of a setting that is text or one of several words.
+    /// The text of a setting that is text, a path or one of several words.
     pub fn text(&self, name: &'static str) -> &str {
-        match &self.get(name).value {
-            Value::Text(text) => text,
-            other => unreachable!("{name} is not text but {other:?}"),
-        }
+        self.get(name)
+            .value
+            .as_text()
+            .unwrap_or_else(|| unreachable!("{name} is not text"))
     }
 
-    /// The path of a setting that is a path.
+    /// The value of a setting that is a path.
     pub fn path(&self, name: &'static str) -> PathBuf {
         PathBuf::from(self.text(name))
     }
 
     /// The value of a setting that is a number.
     pub fn number(&self, name: &'static str) -> u64 {
-        match self.get(name).value {
-            Value::Number(number) => number,
-            ref other => unreachable!("{name} is not a number but {other:?}"),
-        }
+        self.get(name)
+            .value
+            .as_number()
+            .unwrap_or_else(|| unreachable!("{name} is not a number"))
     }
 
     /// The value of a setting that is a time.
     pub fn duration(&self, name: &'static str) -> Duration {
-        match self.get(name).value {
-            Value::Duration(duration) => duration,
-            ref other => unreachable!("{name} is not a time but {other:?}"),
-        }
+        self.get(name)
+            .value
+            .as_duration()
+            .unwrap_or_else(|| unreachable!("{name} is not a time"))
     }
 
     /// The value of a setting that is yes or no.
     pub fn flag(&self, name: &'static str) -> bool {
-        match self.get(name).value {
-            Value::Flag(flag) => flag,
-            ref other => unreachable!("{name} is not a flag but {other:?}"),
-        }
+        self.get(name)
+            .value
+            .as_flag()
+            .unwrap_or_else(|| unreachable!("{name} is not a flag"))
     }
 }
 

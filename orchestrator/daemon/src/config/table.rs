@@ -59,7 +59,7 @@ impl Setting {
         self
     }
 
-    const fn from_meta(mut self) -> Self {
+    const fn with_meta(mut self) -> Self {
         self.from_meta = true;
         self
     }
@@ -121,21 +121,21 @@ pub const SETTINGS: &[Setting] = &[
         "How long a trial must hold its goals before it is committed.",
     )
     .pantavisor("PV_UPDATER_COMMIT_DELAY")
-    .from_meta(),
+    .with_meta(),
     setting(
         "tries",
         Kind::Number(1, 100),
         "3",
         "Starts that a trial gets before it is rolled back.",
     )
-    .from_meta(),
+    .with_meta(),
     setting(
         "keep-revisions",
         Kind::Number(0, 1000),
         "2",
         "Committed revisions that collection keeps beside factory, running and previous one.",
     )
-    .from_meta(),
+    .with_meta(),
     setting(
         "object-lease",
         Kind::Duration(0, 24 * HOUR),
@@ -162,7 +162,7 @@ pub const SETTINGS: &[Setting] = &[
         "false",
         "End an update in place with UPDATED and commit it at the next start, as Pantavisor does.",
     )
-    .from_meta(),
+    .with_meta(),
     setting(
         "pantavisor-default-roles",
         Kind::Flag,

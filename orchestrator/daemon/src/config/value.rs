@@ -56,6 +56,42 @@ impl Value {
             Kind::Word(words) => Err(format!("use one of {}", words.join(", "))),
         }
     }
+
+    /// The text, path or word.
+    pub fn as_text(&self) -> Option<&str> {
+        if let Self::Text(text) = self {
+            Some(text)
+        } else {
+            None
+        }
+    }
+
+    /// The number.
+    pub fn as_number(&self) -> Option<u64> {
+        if let Self::Number(number) = self {
+            Some(*number)
+        } else {
+            None
+        }
+    }
+
+    /// The time.
+    pub fn as_duration(&self) -> Option<Duration> {
+        if let Self::Duration(time) = self {
+            Some(*time)
+        } else {
+            None
+        }
+    }
+
+    /// Yes or no.
+    pub fn as_flag(&self) -> Option<bool> {
+        if let Self::Flag(flag) = self {
+            Some(*flag)
+        } else {
+            None
+        }
+    }
 }
 
 fn duration(text: &str) -> Option<Duration> {
