@@ -326,7 +326,7 @@ pub struct Mount {
     /// Absolute path in the container.
     pub target: String,
     /// Whether it may only be read.
-    #[serde(default)]
+    #[serde(default, rename = "read-only")]
     pub read_only: bool,
 }
 

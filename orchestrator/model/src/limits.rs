@@ -36,3 +36,11 @@ pub const FAILURE_LOG_BYTES_MAX: usize = 16 << 10;
 pub const FAILURES_MAX: usize = 64;
 /// Manifests that are remembered as failed; the oldest is forgotten first.
 pub const FAILED_MANIFESTS_MAX: usize = 64;
+/// Bytes of one inline JSON file that is read (`run.json`, `device.json`, ...), not only kept.
+pub const INLINE_READ_BYTES_MAX: usize = 256 << 10;
+/// Items of one list in such a file.
+pub const LIST_ITEMS_MAX: usize = 1024;
+/// Any configured time.
+pub const DURATION_MAX: std::time::Duration = std::time::Duration::from_secs(365 * 24 * 3600);
+/// Writable volumes of one container.
+pub const VOLUMES_MAX: usize = 128;

@@ -4,13 +4,23 @@
 //! re-serialised copy.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use serde::Serialize;
 
 use crate::container::{Container, Group};
 use crate::{ContainerName, GroupName, Key, ObjectId};
 
+mod fingerprint;
+mod groups;
+mod json;
+mod keys;
+mod oci;
 mod parse;
+mod problems;
+mod recovery;
+mod run;
+mod storage;
 
 /// One thing that is wrong with a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
@@ -51,6 +61,23 @@ pub enum Value {
     Inline(String),
 }
 
+/// A pool of addresses of `device.json`, `network.pools.<name>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pool {
+    /// `bridge` or `macvlan`.
+    pub kind: String,
+    /// Name of the bridge; chosen by the run time when absent.
+    pub bridge: Option<String>,
+    /// Interface that a macvlan sits on.
+    pub parent: Option<String>,
+    /// Network address and length of its prefix.
+    pub subnet: (IpAddr, u8),
+    /// The gateway's address; the first of the subnet when absent.
+    pub gateway: Option<IpAddr>,
+    /// Whether containers reach the outside through the host's address.
+    pub nat: bool,
+}
+
 /// A revision's manifest, parsed and checked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Manifest {
@@ -62,6 +89,7 @@ pub struct Manifest {
     containers: BTreeMap<ContainerName, Container>,
     /// Container names in the order in which the text first names them.
     order: Vec<ContainerName>,
+    pools: BTreeMap<String, Pool>,
 }
 
 impl Manifest {
@@ -108,6 +136,11 @@ impl Manifest {
     /// The container of this name.
     pub fn container(&self, name: &ContainerName) -> Option<&Container> {
         self.containers.get(name)
+    }
+
+    /// Address pools by name; a container's `Network::Pool` names one of them.
+    pub fn pools(&self) -> &BTreeMap<String, Pool> {
+        &self.pools
     }
 
     /// Every object that the revision needs, with one key that needs it, each object once.
