@@ -1,4 +1,8 @@
 //! The machine: every system call of the workspace is here.
 
+pub mod cgroup;
 pub mod clock;
 pub mod gauges;
+pub mod loop_device;
+pub mod mounts;
+pub mod process;

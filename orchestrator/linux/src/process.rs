@@ -1,0 +1,189 @@
+//! Processes that are not our children: found in /proc, held by pidfd so that a reused number is never hit.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+
+/// A process that was alive when it was opened.
+#[derive(Debug)]
+pub struct Process {
+    pid: u32,
+    fd: OwnedFd,
+}
+
+impl Process {
+    /// Holds the process with this number.
+    ///
+    /// # Errors
+    /// `ESRCH` when there is none.
+    pub fn open(pid: u32) -> io::Result<Self> {
+        let number = i32::try_from(pid)
+            .ok()
+            .and_then(Pid::from_raw)
+            .ok_or(io::Error::from(Errno::SRCH))?;
+        Ok(Self {
+            pid,
+            fd: rustix::process::pidfd_open(number, PidfdFlags::empty())?,
+        })
+    }
+
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Its arguments as they are now; empty for a zombie or a kernel thread.
+    ///
+    /// # Errors
+    /// As the kernel gives them; `NotFound` when it is gone.
+    pub fn arguments(&self) -> io::Result<Vec<Vec<u8>>> {
+        arguments(self.pid)
+    }
+
+    /// Sends a signal; that it has ended is no error.
+    ///
+    /// # Errors
+    /// As the kernel gives them.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        match rustix::process::pidfd_send_signal(&self.fd, signal) {
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Sends SIGKILL; that it has ended is no error.
+    ///
+    /// # Errors
+    /// As the kernel gives them.
+    pub fn kill(&self) -> io::Result<()> {
+        self.signal(Signal::KILL)
+    }
+
+    /// Waits until it has ended; `false` when it has not after `timeout`. Reaps it when it is our child.
+    ///
+    /// # Errors
+    /// As the kernel gives them.
+    pub fn wait(&self, timeout: Duration) -> io::Result<bool> {
+        let timeout = Timespec::try_from(timeout)
+            .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let mut fds = [PollFd::new(&self.fd, PollFlags::IN)];
+        let ready = match rustix::event::poll(&mut fds, Some(&timeout)) {
+            Ok(ready) => ready,
+            Err(Errno::INTR) => 0,
+            Err(errno) => return Err(errno.into()),
+        };
+        if ready == 0 {
+            return Ok(false);
+        }
+        self.reap();
+        Ok(true)
+    }
+
+    /// Takes the zombie away when it is our child and nobody else did; else does nothing.
+    pub fn reap(&self) {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        // ECHILD: not ours, or reaped by the init's reaper.
+        rustix::process::waitid(WaitId::PidFd(self.fd.as_fd()), options).ok();
+    }
+
+    /// The descriptor; readable when the process has ended.
+    pub fn descriptor(&self) -> &OwnedFd {
+        &self.fd
+    }
+}
+
+/// Every process whose arguments fit, each held before its arguments were read.
+pub fn find(fits: impl Fn(&[Vec<u8>]) -> bool) -> Vec<Process> {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter_map(|pid| {
+            if !fits(&arguments(pid).ok()?) {
+                return None;
+            }
+            // Read again after it is held: the number may have been given to another one between the two.
+            let process = Process::open(pid).ok()?;
+            fits(&process.arguments().ok()?).then_some(process)
+        })
+        .collect()
+}
+
+fn arguments(pid: u32) -> io::Result<Vec<Vec<u8>>> {
+    let bytes = fs::read(format!("/proc/{pid}/cmdline"))?;
+    Ok(bytes
+        .strip_suffix(&[0])
+        .unwrap_or(&bytes)
+        .split(|byte| *byte == 0)
+        .map(<[u8]>::to_vec)
+        .collect())
+}
+
+/// How long a process has been running.
+///
+/// # Errors
+/// `NotFound` when it is gone, `InvalidData` when /proc says what it never says.
+pub fn uptime(pid: u32) -> io::Result<Duration> {
+    let stat = fs::read(format!("/proc/{pid}/stat"))?;
+    let ticks = start_ticks(&stat).ok_or(io::Error::from(io::ErrorKind::InvalidData))?;
+    let per_second = rustix::param::clock_ticks_per_second().max(1);
+    let started = Duration::from_millis(ticks.saturating_mul(1000) / per_second);
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let now = Duration::try_from(now).unwrap_or_default();
+    Ok(now.saturating_sub(started))
+}
+
+/// Field 22; the second field is a name in parentheses that may hold anything.
+fn start_ticks(stat: &[u8]) -> Option<u64> {
+    let end = stat.iter().rposition(|byte| *byte == b')')?;
+    let rest = std::str::from_utf8(stat.get(end + 2..)?).ok()?;
+    rest.split(' ').nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn start_ticks_with_an_odd_name() {
+        let stat = b"7 (a) b) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 9 10";
+        assert_eq!(start_ticks(stat), Some(4711));
+    }
+
+    #[test]
+    fn finds_holds_ends_and_reaps() {
+        let mark = format!("86{}", std::process::id());
+        let child = Command::new("sleep")
+            .arg(&mark)
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let fits = |args: &[Vec<u8>]| args == [b"sleep".to_vec(), mark.clone().into_bytes()];
+        // The child is visible under its new name only after its exec.
+        let mut found = find(fits);
+        for _ in 0..1000 {
+            if !found.is_empty() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+            found = find(fits);
+        }
+        let [process] = &found[..] else {
+            panic!("{found:?}")
+        };
+        assert_eq!(process.pid(), child.id());
+        assert!(uptime(child.id()).unwrap() < Duration::from_secs(60));
+        assert!(!process.wait(Duration::ZERO).unwrap());
+        process.kill().unwrap();
+        assert!(process.wait(Duration::from_secs(10)).unwrap());
+        assert!(Process::open(child.id()).is_err());
+        process.kill().unwrap();
+    }
+}
