@@ -38,12 +38,25 @@ pub struct LogQuery {
 
 /// Reading.
 impl Client {
-    async fn get<T: serde::de::DeserializeOwned>(&self, path: impl Into<String>) -> Result<T, Error> {
-        self.send(Ask::new(Method::Get, path)).await?.accepted().await?.json().await
+    async fn get<T: serde::de::DeserializeOwned>(
+        &self,
+        path: impl Into<String>,
+    ) -> Result<T, Error> {
+        self.send(Ask::new(Method::Get, path))
+            .await?
+            .accepted()
+            .await?
+            .json()
+            .await
     }
 
     async fn get_text(&self, path: impl Into<String>) -> Result<String, Error> {
-        self.send(Ask::new(Method::Get, path)).await?.accepted().await?.text().await
+        self.send(Ask::new(Method::Get, path))
+            .await?
+            .accepted()
+            .await?
+            .text()
+            .await
     }
 
     /// The whole device on one screen.
@@ -123,7 +136,12 @@ impl Client {
     pub async fn manifest(&self, revision: Option<&RevisionId>) -> Result<Bytes, Error> {
         let name = revision.map_or("current", RevisionId::as_str);
         let ask = Ask::new(Method::Get, format!("/steps/{name}"));
-        self.send(ask).await?.accepted().await?.bytes(limits::ANSWER_BYTES_MAX).await
+        self.send(ask)
+            .await?
+            .accepted()
+            .await?
+            .bytes(limits::ANSWER_BYTES_MAX)
+            .await
     }
 
     /// Progress of a revision.
@@ -243,7 +261,8 @@ impl Client {
             kind: "ready".to_owned(),
             payload: serde_json::Value::String(String::new()),
         };
-        self.change(Ask::new(Method::Post, "/signal").body(json(&signal))).await
+        self.change(Ask::new(Method::Post, "/signal").body(json(&signal)))
+            .await
     }
 
     /// Gives a command. `Ok` means accepted and durable, not carried out; follow the progress or the events.
@@ -251,7 +270,12 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn command(&self, command: &pantavisor::CommandBody) -> Result<(), Error> {
-        self.change(Ask::new(Method::Post, "/commands").body(json(command)).work()).await
+        self.change(
+            Ask::new(Method::Post, "/commands")
+                .body(json(command))
+                .work(),
+        )
+        .await
     }
 
     /// Runs a revision: in place where nothing needs a reboot. `again` insists when the same manifest failed before.
@@ -259,8 +283,7 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn run(&self, revision: &RevisionId, again: bool) -> Result<(), Error> {
-        let mut command =
-            pantavisor::CommandBody::new(pantavisor::Op::LocalRun, revision.as_str());
+        let mut command = pantavisor::CommandBody::new(pantavisor::Op::LocalRun, revision.as_str());
         command.again = again;
         self.command(&command).await
     }
@@ -270,7 +293,8 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn roll_back(&self) -> Result<(), Error> {
-        self.command(&pantavisor::CommandBody::new(pantavisor::Op::Rollback, "")).await
+        self.command(&pantavisor::CommandBody::new(pantavisor::Op::Rollback, ""))
+            .await
     }
 
     /// Collects what no revision needs and waits for the end; bytes that were freed.
@@ -289,7 +313,8 @@ impl Client {
     /// See [`Error`].
     pub async fn put_manifest(&self, revision: &RevisionId, manifest: Bytes) -> Result<(), Error> {
         let ask = Ask::new(Method::Put, format!("/steps/{revision}"));
-        self.change(ask.body(Outgoing::bytes(manifest)).work()).await
+        self.change(ask.body(Outgoing::bytes(manifest)).work())
+            .await
     }
 
     /// Sets the commit message of a revision.
@@ -302,7 +327,8 @@ impl Client {
         message: &str,
     ) -> Result<(), Error> {
         let ask = Ask::new(Method::Put, format!("/steps/{revision}/commitmsg"));
-        self.change(ask.body(Outgoing::bytes(message.to_owned()))).await
+        self.change(ask.body(Outgoing::bytes(message.to_owned())))
+            .await
     }
 
     /// Removes a revision.
@@ -310,7 +336,8 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn delete_revision(&self, revision: &RevisionId) -> Result<(), Error> {
-        self.change(Ask::new(Method::Delete, format!("/steps/{revision}"))).await
+        self.change(Ask::new(Method::Delete, format!("/steps/{revision}")))
+            .await
     }
 
     /// Removes an object that no revision needs.
@@ -318,7 +345,8 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn delete_object(&self, object: &ObjectId) -> Result<(), Error> {
-        self.change(Ask::new(Method::Delete, format!("/objects/{object}"))).await
+        self.change(Ask::new(Method::Delete, format!("/objects/{object}")))
+            .await
     }
 
     /// Sets a metadata value.
@@ -331,7 +359,10 @@ impl Client {
         key: &MetaKey,
         value: Bytes,
     ) -> Result<(), Error> {
-        let ask = Ask::new(Method::Put, format!("{}/{}", metadata_path(kind), key.as_str()));
+        let ask = Ask::new(
+            Method::Put,
+            format!("{}/{}", metadata_path(kind), key.as_str()),
+        );
         self.change(ask.body(Outgoing::bytes(value))).await
     }
 

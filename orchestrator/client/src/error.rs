@@ -179,11 +179,15 @@ impl Refusal {
             refusal.remedy = body.remedy;
             refusal.problems = body.problems;
             refusal.code_word = body.code.or(refusal.code_word);
-            refusal.retry_after = refusal
-                .retry_after
-                .or(body.retry_after_s.map(|s| Duration::from_secs(u64::from(s))));
+            refusal.retry_after = refusal.retry_after.or(body
+                .retry_after_s
+                .map(|s| Duration::from_secs(u64::from(s))));
         } else {
-            refusal.detail = String::from_utf8_lossy(body).trim().chars().take(200).collect();
+            refusal.detail = String::from_utf8_lossy(body)
+                .trim()
+                .chars()
+                .take(200)
+                .collect();
         }
         refusal.code = refusal.code_word.as_deref().and_then(Code::parse);
         if refusal.detail.is_empty() {
@@ -202,8 +206,12 @@ mod tests {
 
     #[test]
     fn all_shapes_of_refusals() {
-        let pantavisor =
-            Refusal::parse(404, Some("no-such-container"), None, br#"{"Error":"Container not found"}"#);
+        let pantavisor = Refusal::parse(
+            404,
+            Some("no-such-container"),
+            None,
+            br#"{"Error":"Container not found"}"#,
+        );
         assert_eq!(pantavisor.code, Some(Code::NoSuchContainer));
         assert_eq!(
             pantavisor.to_string(),

@@ -76,7 +76,9 @@ impl Events {
             self.connection = None;
             let starting = error.refusal().is_some_and(|refusal| refusal.status == 503);
             let since = *self.broken_since.get_or_insert_with(Instant::now);
-            let given_up = self.patience.is_some_and(|patience| since.elapsed() >= patience);
+            let given_up = self
+                .patience
+                .is_some_and(|patience| since.elapsed() >= patience);
             if !(error.is_transport() || starting) || given_up {
                 return Err(error);
             }
@@ -91,9 +93,15 @@ impl Events {
             Some(id) => format!("/events?since={}", encode(id)),
             None => "/events".to_owned(),
         };
-        let mut ask = Ask::new(Method::Get, path)
-            .header(header::ACCEPT, HeaderValue::from_static("text/event-stream"));
-        if let Some(id) = self.last.as_deref().and_then(|id| HeaderValue::from_str(id).ok()) {
+        let mut ask = Ask::new(Method::Get, path).header(
+            header::ACCEPT,
+            HeaderValue::from_static("text/event-stream"),
+        );
+        if let Some(id) = self
+            .last
+            .as_deref()
+            .and_then(|id| HeaderValue::from_str(id).ok())
+        {
             ask = ask.header(LAST_EVENT_ID, id);
         }
         let reply = self.client.send(ask).await?.accepted().await?;

@@ -38,9 +38,15 @@ impl Client {
         if let Some(revision) = &query.revision {
             add("revision", &encode(revision.as_str()));
         }
-        let reply = self.send(Ask::new(Method::Get, path)).await?.accepted().await?;
+        let reply = self
+            .send(Ask::new(Method::Get, path))
+            .await?
+            .accepted()
+            .await?;
         let patience = (!query.follow).then_some(self.timeouts.answer);
-        Ok(Logs { pieces: reply.pieces(patience) })
+        Ok(Logs {
+            pieces: reply.pieces(patience),
+        })
     }
 }
 

@@ -53,7 +53,11 @@ impl Client {
             Err(error) => {
                 let missing = error.code() == Some(Code::NoSuchObject)
                     || error.refusal().is_some_and(|refusal| refusal.status == 404);
-                return if missing { Ok(Found::Nothing) } else { Err(error) };
+                return if missing {
+                    Ok(Found::Nothing)
+                } else {
+                    Err(error)
+                };
             }
         };
         found(&reply)
@@ -79,22 +83,30 @@ impl Client {
         path: &Path,
         progress: Arc<dyn Fn(u64) + Send + Sync>,
     ) -> Result<Uploaded, Error> {
-        let unreadable =
-            |source| Error::Source { what: path.display().to_string(), source };
+        let unreadable = |source| Error::Source {
+            what: path.display().to_string(),
+            source,
+        };
         let size = tokio::fs::metadata(path).await.map_err(unreadable)?.len();
         let mut resumes = 0;
         loop {
             let offset = match self.find_object(object).await? {
                 Found::Whole => {
                     progress(size);
-                    return Ok(if resumes > 0 { Uploaded::Sent } else { Uploaded::WasThere });
+                    return Ok(if resumes > 0 {
+                        Uploaded::Sent
+                    } else {
+                        Uploaded::WasThere
+                    });
                 }
                 // A part that is longer than the file belongs to other bytes; the server drops it at a new PUT.
                 Found::Part { bytes } if bytes < size => bytes,
                 Found::Part { .. } | Found::Nothing => 0,
             };
             progress(offset);
-            let result = self.send_file(object, path, offset, size, Arc::clone(&progress)).await;
+            let result = self
+                .send_file(object, path, offset, size, Arc::clone(&progress))
+                .await;
             let error = match result {
                 Ok(()) => return Ok(Uploaded::Sent),
                 Err(error) => error,
@@ -140,9 +152,10 @@ impl Client {
             ask = ask.header(UPLOAD_OFFSET, HeaderValue::from(offset));
         }
         let result = self.upload(ask).await.map_err(|error| match error {
-            Error::Source { source, .. } => {
-                Error::Source { what: path.display().to_string(), source }
-            }
+            Error::Source { source, .. } => Error::Source {
+                what: path.display().to_string(),
+                source,
+            },
             other @ (Error::BadSocketPath { .. }
             | Error::Connect { .. }
             | Error::Timeout { .. }
@@ -158,7 +171,10 @@ impl Client {
 
     async fn upload(&self, ask: Ask) -> Result<(), Error> {
         let ask = ask
-            .header(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"))
+            .header(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static("application/octet-stream"),
+            )
             .work();
         let reply = self.send(ask).await?.accepted().await?;
         reply.bytes(limits::ANSWER_BYTES_MAX).await.map(drop)
@@ -183,7 +199,10 @@ impl Client {
             });
         }
         let length = number(&reply, &header::CONTENT_LENGTH);
-        Ok(Download { length, pieces: reply.pieces(Some(self.timeouts.answer)) })
+        Ok(Download {
+            length,
+            pieces: reply.pieces(Some(self.timeouts.answer)),
+        })
     }
 }
 
@@ -191,7 +210,11 @@ fn found(reply: &Reply) -> Result<Found, Error> {
     let headers = reply.response.headers();
     match headers.get(&UPLOAD_OFFSET) {
         None => Ok(Found::Whole),
-        Some(_) if headers.get("upload-complete").is_some_and(|value| value == "?1") => {
+        Some(_)
+            if headers
+                .get("upload-complete")
+                .is_some_and(|value| value == "?1") =>
+        {
             Ok(Found::Whole)
         }
         Some(_) => match number(reply, &UPLOAD_OFFSET) {
@@ -205,7 +228,15 @@ fn found(reply: &Reply) -> Result<Found, Error> {
 }
 
 fn number(reply: &Reply, name: &HeaderName) -> Option<u64> {
-    reply.response.headers().get(name)?.to_str().ok()?.trim().parse().ok()
+    reply
+        .response
+        .headers()
+        .get(name)?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
 }
 
 /// The bytes of an object, piece by piece.

@@ -25,7 +25,10 @@ pub(crate) struct Activity {
 
 impl Activity {
     pub(crate) fn new() -> Self {
-        Self { start: Instant::now(), last_ms: Arc::default() }
+        Self {
+            start: Instant::now(),
+            last_ms: Arc::default(),
+        }
     }
 
     fn touch(&self) {
@@ -111,7 +114,13 @@ pub fn chunks(length: u64) -> (ChunkSender, Outgoing) {
         failure: Arc::default(),
         progress: None,
     };
-    (ChunkSender(sender), Outgoing { kind: Kind::Stream(stream), activity: Activity::new() })
+    (
+        ChunkSender(sender),
+        Outgoing {
+            kind: Kind::Stream(stream),
+            activity: Activity::new(),
+        },
+    )
 }
 
 pub(crate) type Failure = Arc<Mutex<Option<io::Error>>>;
@@ -137,7 +146,9 @@ pub struct Outgoing {
 
 impl std::fmt::Debug for Outgoing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Outgoing").field("length", &self.size_hint().exact()).finish()
+        f.debug_struct("Outgoing")
+            .field("length", &self.size_hint().exact())
+            .finish()
     }
 }
 
@@ -145,7 +156,10 @@ impl Outgoing {
     /// Bytes; no body at all when there are none.
     pub fn bytes(bytes: impl Into<Bytes>) -> Self {
         let bytes = Some(bytes.into()).filter(|bytes| !bytes.is_empty());
-        Self { kind: Kind::Bytes(bytes), activity: Activity::new() }
+        Self {
+            kind: Kind::Bytes(bytes),
+            activity: Activity::new(),
+        }
     }
 
     /// Has `progress` called with the length of each piece that goes out.
@@ -179,7 +193,9 @@ impl Stream {
         let error = match next {
             Some(Ok(mut piece)) => {
                 // A file that grew meanwhile: what was announced is sent, the server's hash decides.
-                let length = u64::try_from(piece.len()).unwrap_or(u64::MAX).min(self.left);
+                let length = u64::try_from(piece.len())
+                    .unwrap_or(u64::MAX)
+                    .min(self.left);
                 piece.truncate(usize::try_from(length).unwrap_or(usize::MAX));
                 self.left -= length;
                 if let Some(progress) = &mut self.progress {
@@ -223,9 +239,9 @@ impl Body for Outgoing {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(match &self.kind {
-            Kind::Bytes(bytes) => {
-                bytes.as_ref().map_or(0, |bytes| u64::try_from(bytes.len()).unwrap_or(u64::MAX))
-            }
+            Kind::Bytes(bytes) => bytes
+                .as_ref()
+                .map_or(0, |bytes| u64::try_from(bytes.len()).unwrap_or(u64::MAX)),
             Kind::Stream(stream) => stream.left,
         })
     }

@@ -59,7 +59,10 @@ impl Parser {
             line = line.strip_prefix("\u{feff}".as_bytes()).unwrap_or(line);
         }
         if line.is_empty() {
-            return Ok(self.data.take().map(|data| Frame { id: self.id.clone(), data }));
+            return Ok(self.data.take().map(|data| Frame {
+                id: self.id.clone(),
+                data,
+            }));
         }
         let line = String::from_utf8_lossy(line);
         let (name, value) = line.split_once(':').unwrap_or((&line, ""));
@@ -95,7 +98,10 @@ mod tests {
         for piece in pieces {
             parser.push(piece, &mut frames).unwrap();
         }
-        frames.into_iter().map(|frame| (frame.id, frame.data)).collect()
+        frames
+            .into_iter()
+            .map(|frame| (frame.id, frame.data))
+            .collect()
     }
 
     fn pair(id: &str, data: &str) -> (String, String) {
@@ -104,7 +110,8 @@ mod tests {
 
     #[test]
     fn events_are_cut_out() {
-        let text = b"\xef\xbb\xbf: hello\nid: 1\nevent: x\ndata: a\ndata:b\n\n:keep-alive\n\nid\ndata\n\n";
+        let text =
+            b"\xef\xbb\xbf: hello\nid: 1\nevent: x\ndata: a\ndata:b\n\n:keep-alive\n\nid\ndata\n\n";
         let expected = vec![pair("1", "a\nb"), pair("", "")];
         assert_eq!(parse(&[text]), expected);
         // However it is cut, and with whatever line ends, the events are the same.
@@ -120,8 +127,12 @@ mod tests {
 
     #[test]
     fn the_id_stays_until_another_comes() {
-        let text = b"id: 7\ndata: a\n\ndata: b\n\nid: 9\0\ndata: c\n\nretry: 30\nretry: x\n\ndata: cut";
-        assert_eq!(parse(&[text]), [pair("7", "a"), pair("7", "b"), pair("7", "c")]);
+        let text =
+            b"id: 7\ndata: a\n\ndata: b\n\nid: 9\0\ndata: c\n\nretry: 30\nretry: x\n\ndata: cut";
+        assert_eq!(
+            parse(&[text]),
+            [pair("7", "a"), pair("7", "b"), pair("7", "c")]
+        );
         let mut parser = Parser::default();
         parser.push(text, &mut Vec::new()).unwrap();
         assert_eq!(parser.retry_ms(), Some(30));
@@ -137,7 +148,9 @@ mod tests {
 
         let mut parser = Parser::default();
         let line = [b"data:".as_slice(), &[b'x'; 1000], b"\n"].concat();
-        let pushed = (0..2000).map(|_| parser.push(&line, &mut frames)).position(|r| r.is_err());
+        let pushed = (0..2000)
+            .map(|_| parser.push(&line, &mut frames))
+            .position(|r| r.is_err());
         assert_eq!(pushed, Some(1047), "many lines are as long as one");
     }
 }

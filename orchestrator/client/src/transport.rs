@@ -61,7 +61,10 @@ impl Client {
     /// [`Error::BadSocketPath`]: the path is no possible path of a socket.
     pub fn new(socket: impl Into<PathBuf>, timeouts: Timeouts) -> Result<Self, Error> {
         let socket = socket.into();
-        let bad = |path: &Path, reason| Error::BadSocketPath { path: path.to_owned(), reason };
+        let bad = |path: &Path, reason| Error::BadSocketPath {
+            path: path.to_owned(),
+            reason,
+        };
         let Some(text) = socket.to_str() else {
             return Err(bad(&socket, "it is not UTF-8"));
         };
@@ -72,16 +75,29 @@ impl Client {
             return Err(bad(&socket, "it holds a NUL byte"));
         }
         if text.len() > limits::SOCKET_PATH_BYTES_MAX {
-            return Err(bad(&socket, "it is longer than the 107 bytes that Linux allows"));
+            return Err(bad(
+                &socket,
+                "it is longer than the 107 bytes that Linux allows",
+            ));
         }
         let any: Uri = hyperlocal::Uri::new(text, "/").into();
-        let authority = any.authority().expect("hyperlocal always writes one").clone();
+        let authority = any
+            .authority()
+            .expect("hyperlocal always writes one")
+            .clone();
         let http = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(30))
             .pool_max_idle_per_host(8)
-            .build(Connector { patience: timeouts.connect });
-        Ok(Self { socket: socket.into(), timeouts, authority, http })
+            .build(Connector {
+                patience: timeouts.connect,
+            });
+        Ok(Self {
+            socket: socket.into(),
+            timeouts,
+            authority,
+            http,
+        })
     }
 
     /// The socket.
@@ -95,7 +111,11 @@ impl Client {
         let request = self.request(&ask.path, ask.method, ask.headers, ask.body)?;
         let activity = request.body().activity();
         let failure = request.body().failure();
-        let patience = if ask.work { self.timeouts.work } else { self.timeouts.answer };
+        let patience = if ask.work {
+            self.timeouts.work
+        } else {
+            self.timeouts.answer
+        };
         let answer = self.http.request(request);
         tokio::pin!(answer);
         loop {
@@ -126,7 +146,10 @@ impl Client {
         headers: HeaderMap,
         body: Outgoing,
     ) -> Result<Request<Outgoing>, Error> {
-        let unsendable = |reason| Error::Unsendable { name: path.to_owned(), reason };
+        let unsendable = |reason| Error::Unsendable {
+            name: path.to_owned(),
+            reason,
+        };
         if path.contains('#') {
             return Err(unsendable("a '#' would cut the path"));
         }
@@ -152,15 +175,20 @@ impl Client {
         *request.headers_mut() = headers;
         let fixed = request.headers_mut();
         fixed.insert(header::HOST, header::HeaderValue::from_static("localhost"));
-        fixed.entry(header::ACCEPT).or_insert(header::HeaderValue::from_static(
-            "application/json, application/problem+json, */*",
-        ));
+        fixed
+            .entry(header::ACCEPT)
+            .or_insert(header::HeaderValue::from_static(
+                "application/json, application/problem+json, */*",
+            ));
         Ok(request)
     }
 
     fn failed(&self, call: String, error: legacy::Error, source: Option<io::Error>) -> Error {
         if let Some(source) = source {
-            return Error::Source { what: format!("what {call} sends"), source };
+            return Error::Source {
+                what: format!("what {call} sends"),
+                source,
+            };
         }
         if error.is_connect() {
             let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
@@ -170,12 +198,18 @@ impl Client {
                         Some(code) => io::Error::from_raw_os_error(code),
                         None => io::Error::new(inner.kind(), inner.to_string()),
                     };
-                    return Error::Connect { socket: self.socket.to_path_buf(), source };
+                    return Error::Connect {
+                        socket: self.socket.to_path_buf(),
+                        source,
+                    };
                 }
                 cause = inner.source();
             }
         }
-        Error::Broken { call, source: Box::new(error) }
+        Error::Broken {
+            call,
+            source: Box::new(error),
+        }
     }
 }
 
@@ -236,22 +270,44 @@ impl Reply {
             return Ok(self);
         }
         let text = |name: &str| {
-            self.response.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned)
+            self.response
+                .headers()
+                .get(name)
+                .and_then(|v| v.to_str().ok())
+                .map(str::to_owned)
         };
         let code_word = text(api::problem::HEADER);
         let retry_after = text("retry-after");
         let call = self.call.clone();
         // A refusal stays one when its body is cut or too long.
-        let body = self.bytes(limits::REFUSAL_BYTES_MAX).await.unwrap_or_default();
-        let refusal =
-            Refusal::parse(status.as_u16(), code_word.as_deref(), retry_after.as_deref(), &body);
-        Err(Error::Refused { call, refusal: Box::new(refusal) })
+        let body = self
+            .bytes(limits::REFUSAL_BYTES_MAX)
+            .await
+            .unwrap_or_default();
+        let refusal = Refusal::parse(
+            status.as_u16(),
+            code_word.as_deref(),
+            retry_after.as_deref(),
+            &body,
+        );
+        Err(Error::Refused {
+            call,
+            refusal: Box::new(refusal),
+        })
     }
 
     /// The whole body.
     pub(crate) async fn bytes(self, limit: usize) -> Result<Bytes, Error> {
-        let Self { call, response, patience } = self;
-        let mut stream = Pieces { call, patience: Some(patience), body: response.into_body() };
+        let Self {
+            call,
+            response,
+            patience,
+        } = self;
+        let mut stream = Pieces {
+            call,
+            patience: Some(patience),
+            body: response.into_body(),
+        };
         let mut whole = BytesMut::new();
         while let Some(piece) = stream.next().await? {
             if piece.len() > limit - whole.len() {
@@ -275,13 +331,19 @@ impl Reply {
     pub(crate) async fn json<T: DeserializeOwned>(self) -> Result<T, Error> {
         let call = self.call.clone();
         let bytes = self.bytes(limits::ANSWER_BYTES_MAX).await?;
-        serde_json::from_slice(&bytes)
-            .map_err(|error| Error::BadAnswer { call, reason: error.to_string() })
+        serde_json::from_slice(&bytes).map_err(|error| Error::BadAnswer {
+            call,
+            reason: error.to_string(),
+        })
     }
 
     /// The body piece by piece; `patience` is the longest wait for a piece.
     pub(crate) fn pieces(self, patience: Option<Duration>) -> Pieces {
-        Pieces { call: self.call, patience, body: self.response.into_body() }
+        Pieces {
+            call: self.call,
+            patience,
+            body: self.response.into_body(),
+        }
     }
 }
 
@@ -298,15 +360,23 @@ impl Pieces {
         loop {
             let frame = self.body.frame();
             let frame = match self.patience {
-                Some(after) => tokio::time::timeout(after, frame)
-                    .await
-                    .map_err(|_| Error::Timeout { call: self.call.clone(), after })?,
+                Some(after) => {
+                    tokio::time::timeout(after, frame)
+                        .await
+                        .map_err(|_| Error::Timeout {
+                            call: self.call.clone(),
+                            after,
+                        })?
+                }
                 None => frame.await,
             };
             match frame {
                 None => return Ok(None),
                 Some(Err(error)) => {
-                    return Err(Error::Broken { call: self.call.clone(), source: Box::new(error) });
+                    return Err(Error::Broken {
+                        call: self.call.clone(),
+                        source: Box::new(error),
+                    });
                 }
                 // Trailers say nothing to us.
                 Some(Ok(frame)) => {
@@ -347,12 +417,14 @@ impl Service<Uri> for Connector {
                     }
                 }
             };
-            tokio::time::timeout(patience, attempts).await.unwrap_or_else(|_| {
-                Err(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    format!("no connection within {} s", patience.as_secs()),
-                ))
-            })
+            tokio::time::timeout(patience, attempts)
+                .await
+                .unwrap_or_else(|_| {
+                    Err(io::Error::new(
+                        io::ErrorKind::TimedOut,
+                        format!("no connection within {} s", patience.as_secs()),
+                    ))
+                })
         })
     }
 }
