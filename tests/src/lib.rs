@@ -1,1 +1,7 @@
-//! Acceptance tests; see the folders beside this one.
+//! What acceptance tests share: a device of their own (real `coxswain`, real containerd), images, manifests, and a client of the
+//! socket that has nothing in common with the code under test.
+
+pub mod device;
+pub mod http;
+pub mod image;
+pub mod manifest;

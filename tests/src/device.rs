@@ -1,0 +1,385 @@
+//! A device of a test's own: the real `coxswain` with a private containerd, in a folder of its own, gone when it is dropped.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::http::{Answer, Socket};
+use crate::image::{Image, binary};
+use crate::manifest::Manifest;
+
+/// A device under test.
+#[derive(Debug)]
+pub struct Device {
+    folder: tempfile::TempDir,
+    options: Vec<(String, String)>,
+    process: Option<Child>,
+    /// Its control socket.
+    pub socket: Socket,
+}
+
+/// Why a test cannot run here, if it cannot.
+pub fn missing() -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("it needs root".to_owned());
+    }
+    let absent = ["containerd", "runc", "mksquashfs"].iter().find(|tool| {
+        !["/usr/bin", "/usr/sbin", "/bin", "/sbin"]
+            .iter()
+            .any(|dir| Path::new(dir).join(tool).exists())
+    });
+    absent.map(|tool| format!("{tool} is not installed"))
+}
+
+/// Ends the test with a loud `SKIPPED` when real containers cannot run here. In CI that is a failure.
+#[macro_export]
+macro_rules! needs_containers {
+    () => {
+        if let Some(why) = $crate::device::missing() {
+            assert!(
+                std::env::var_os("CI").is_none(),
+                "CI must run this test, but {why}"
+            );
+            eprintln!("SKIPPED {}: {why}", module_path!());
+            return;
+        }
+    };
+}
+
+impl Device {
+    /// Starts a device with short times: commit delay 1 s.
+    ///
+    /// # Panics
+    /// When it does not answer within 30 s.
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts a device with these settings.
+    ///
+    /// # Panics
+    /// When it does not answer within 30 s.
+    pub fn start_with(settings: &[(&str, &str)]) -> Self {
+        let folder = tempfile::Builder::new()
+            .prefix("cx-")
+            .tempdir()
+            .expect("a temporary folder");
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let mut options: BTreeMap<String, String> = [
+            ("storage", path("storage")),
+            ("run-dir", path("run")),
+            ("socket", path("run/control.sock")),
+            ("commit-delay", "1s".to_owned()),
+            ("log-level", "debug".to_owned()),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect();
+        options.extend(
+            settings
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+        );
+        let socket = Socket::new(Path::new(&options["socket"]));
+        let mut device = Self {
+            folder,
+            options: options.into_iter().collect(),
+            process: None,
+            socket,
+        };
+        device.spawn();
+        device.wait_until_it_answers();
+        device
+    }
+
+    /// The storage tree.
+    pub fn storage(&self) -> PathBuf {
+        self.folder.path().join("storage")
+    }
+
+    /// The folder for what does not outlive a boot.
+    pub fn run_dir(&self) -> PathBuf {
+        self.folder.path().join("run")
+    }
+
+    /// Process id of `coxswain`.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Child::id)
+    }
+
+    /// Starts the process, without waiting.
+    ///
+    /// # Panics
+    /// When the binary cannot be started.
+    pub fn spawn(&mut self) {
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.folder.path().join("coxswain.log"))
+            .expect("a log file");
+        let errors = log.try_clone().expect("a second handle of the log");
+        let mut command = Command::new(binary("coxswain"));
+        for (name, value) in &self.options {
+            command.arg(format!("--{name}")).arg(value);
+        }
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(errors)
+            .spawn();
+        self.process = Some(child.expect("coxswain starts"));
+    }
+
+    /// Waits until the socket answers.
+    ///
+    /// # Panics
+    /// After 30 s, with the end of the log.
+    pub fn wait_until_it_answers(&mut self) {
+        let socket = self.socket.clone();
+        self.wait("the socket answers", Duration::from_secs(30), || {
+            socket
+                .get("/healthz")
+                .is_ok_and(|answer| answer.status == 200)
+                .then_some(())
+        });
+    }
+
+    /// Asks again and again until there is an answer.
+    ///
+    /// # Panics
+    /// After `limit`, with the end of the log and the status.
+    pub fn wait<T>(&self, what: &str, limit: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
+        let end = Instant::now() + limit;
+        loop {
+            if let Some(found) = ask() {
+                return found;
+            }
+            if Instant::now() > end {
+                let status = self.socket.get("/status").map(|answer| answer.text());
+                panic!(
+                    "not within {limit:?}: {what}\nstatus: {status:?}\n{}",
+                    self.log_end()
+                );
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The last lines of `coxswain`'s own log.
+    pub fn log_end(&self) -> String {
+        let text = fs::read_to_string(self.folder.path().join("coxswain.log")).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(60)..].join("\n")
+    }
+
+    /// Kills `coxswain` at once (SIGKILL) and reaps it. Containers and containerd go on.
+    ///
+    /// # Panics
+    /// When it was not running.
+    pub fn kill(&mut self) {
+        let mut child = self.process.take().expect("it was running");
+        child.kill().expect("our own child can be killed");
+        child.wait().expect("our own child can be waited for");
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Panics
+    /// When it is not running.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = self
+            .pid()
+            .and_then(|pid| i32::try_from(pid).ok())
+            .and_then(rustix::process::Pid::from_raw);
+        rustix::process::kill_process(pid.expect("it is running"), signal)
+            .expect("our own child takes signals");
+    }
+
+    /// Waits until `coxswain` has ended by itself.
+    ///
+    /// # Panics
+    /// When it has not within `limit`.
+    pub fn wait_for_end(&mut self, limit: Duration) -> ExitStatus {
+        let end = Instant::now() + limit;
+        let mut child = self.process.take().expect("it was running");
+        loop {
+            if let Some(status) = child.try_wait().expect("our own child can be waited for") {
+                return status;
+            }
+            if Instant::now() > end {
+                self.process = Some(child);
+                panic!(
+                    "coxswain has not ended within {limit:?}\n{}",
+                    self.log_end()
+                );
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Process id of the private containerd.
+    pub fn containerd_pid(&self) -> Option<u32> {
+        let text = fs::read_to_string(self.run_dir().join("containerd/containerd.pid")).ok()?;
+        text.trim().parse().ok()
+    }
+
+    /// PUT of an object.
+    ///
+    /// # Panics
+    /// Unless it is answered 200.
+    pub fn put_object(&self, image: &Image) {
+        let answer = self
+            .socket
+            .put(&format!("/objects/{}", image.sha256), &image.bytes)
+            .expect("an answer");
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+
+    /// PUT of a revision.
+    ///
+    /// # Panics
+    /// Unless it is answered 200.
+    pub fn put_revision(&self, revision: &str, manifest: &Manifest) {
+        let answer = self
+            .socket
+            .put(&format!("/steps/{revision}"), manifest.text().as_bytes())
+            .expect("an answer");
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+
+    /// A command.
+    ///
+    /// # Panics
+    /// When there is no answer.
+    pub fn command(&self, op: &str, payload: &str) -> Answer {
+        let body = serde_json::json!({"op": op, "payload": payload}).to_string();
+        self.socket.post("/commands", &body).expect("an answer")
+    }
+
+    /// LOCAL_RUN.
+    ///
+    /// # Panics
+    /// Unless it is answered 200.
+    pub fn run(&self, revision: &str) {
+        let answer = self.command("LOCAL_RUN", revision);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+
+    /// Progress of a revision: status and message.
+    pub fn progress(&self, revision: &str) -> Option<(String, String)> {
+        let answer = self
+            .socket
+            .get(&format!("/steps/{revision}/progress"))
+            .ok()?;
+        let progress: Value = serde_json::from_slice(&answer.body).ok()?;
+        Some((
+            progress["status"].as_str()?.to_owned(),
+            progress["status-msg"].as_str()?.to_owned(),
+        ))
+    }
+
+    /// Waits until a revision's progress is one of DONE, ERROR, WONTGO, and returns it.
+    ///
+    /// # Panics
+    /// After a minute.
+    pub fn wait_final(&self, revision: &str) -> (String, String) {
+        self.wait(
+            &format!("final progress of {revision}"),
+            Duration::from_secs(60),
+            || {
+                self.progress(revision)
+                    .filter(|(status, _)| matches!(status.as_str(), "DONE" | "ERROR" | "WONTGO"))
+            },
+        )
+    }
+
+    /// Installs, runs and waits for the end of an update.
+    ///
+    /// # Panics
+    /// When a request is refused, or after a minute.
+    pub fn update(
+        &self,
+        revision: &str,
+        manifest: &Manifest,
+        images: &[&Image],
+    ) -> (String, String) {
+        for image in images {
+            self.put_object(image);
+        }
+        self.put_revision(revision, manifest);
+        self.run(revision);
+        self.wait_final(revision)
+    }
+
+    /// The container's entry of GET /status.
+    pub fn container(&self, name: &str) -> Option<Value> {
+        let status = self.socket.get("/status").ok()?.json();
+        status["containers"]
+            .as_array()?
+            .iter()
+            .find(|container| container["name"] == name)
+            .cloned()
+    }
+
+    /// First process of a container.
+    pub fn container_pid(&self, name: &str) -> Option<u32> {
+        self.container(name)?["pid"]
+            .as_u64()
+            .and_then(|pid| u32::try_from(pid).ok())
+    }
+
+    /// The running revision.
+    pub fn running(&self) -> Option<String> {
+        let status = self.socket.get("/status").ok()?.json();
+        status["running"].as_str().map(str::to_owned)
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        if self.process.is_none() {
+            self.spawn();
+            let end = Instant::now() + Duration::from_secs(20);
+            while self.socket.get("/healthz").is_err() && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+        self.signal(rustix::process::Signal::INT);
+        let child = self.process.as_mut().expect("it was started above");
+        let end = Instant::now() + Duration::from_secs(40);
+        while Instant::now() < end && child.try_wait().is_ok_and(|status| status.is_none()) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        if std::thread::panicking() {
+            eprintln!("--- end of coxswain.log\n{}", self.log_end());
+        }
+        let ended = self
+            .process
+            .as_mut()
+            .is_some_and(|child| child.try_wait().is_ok_and(|s| s.is_some()));
+        if !ended {
+            eprintln!("coxswain did not end by SIGINT; killed");
+            if let Some(mut child) = self.process.take() {
+                drop(child.kill());
+                drop(child.wait());
+            }
+        }
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let folder = self.folder.path().display().to_string();
+        let left: Vec<&str> = mounts
+            .lines()
+            .filter(|line| line.contains(&folder))
+            .collect();
+        if !left.is_empty() && !std::thread::panicking() {
+            panic!(
+                "the device left mounts behind:\n{}\n{}",
+                left.join("\n"),
+                self.log_end()
+            );
+        }
+    }
+}
