@@ -344,7 +344,7 @@ impl Drop for Device {
         if self.process.is_none() {
             self.spawn();
             let end = Instant::now() + Duration::from_secs(20);
-            while self.socket.get("/healthz").is_err() && Instant::now() < end {
+            while self.socket.get("/version").is_err() && Instant::now() < end {
                 std::thread::sleep(Duration::from_millis(50));
             }
         }
