@@ -165,7 +165,7 @@ pub struct Recovery {
     pub retry_delay: Duration,
     /// Each pause is this many times the one before (at least 1); no pause is longer than five minutes.
     pub backoff_factor: f64,
-    /// An exit after more than this uptime forgets the retries before it.
+    /// An exit after more than this uptime forgets the retries before it; zero: they are never forgotten.
     pub reset_window: Duration,
     /// Uptime after which the container counts as stable; gates the commit.
     pub stable_timeout: Duration,

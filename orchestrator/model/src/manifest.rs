@@ -11,10 +11,14 @@ use serde::Serialize;
 use crate::container::{Container, Group};
 use crate::{ContainerName, GroupName, Key, ObjectId};
 
+mod codes;
 mod fingerprint;
 mod groups;
+mod health;
+mod host;
 mod json;
 mod keys;
+mod network;
 mod oci;
 mod parse;
 mod problems;
@@ -22,12 +26,14 @@ mod recovery;
 mod run;
 mod storage;
 
+pub use codes::CODES;
+
 /// One thing that is wrong with a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Problem {
     /// RFC 6901 pointer to the place, `/web~1run.json/group`.
     pub pointer: String,
-    /// Stable word for programs, such as `unknown-group`.
+    /// Stable word for programs, such as `unknown-group`; one of [`CODES`].
     pub code: &'static str,
     /// What is wrong.
     pub detail: String,

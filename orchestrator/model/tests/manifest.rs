@@ -1,5 +1,8 @@
 //! Whole manifests: what Pantavisor's tools make is accepted, and read as Pantavisor reads it.
 
+// Helpers of tests; the crate under test stays pure.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+
 use model::container::{Goal, ImageFormat, Kind, RecoveryPolicy, RestartPolicy};
 use model::{Container, Manifest};
 
@@ -64,4 +67,88 @@ fn full_example() {
         matches!(&web.kind, Kind::Lxc { config } if config.as_str() == "web/lxc.container.conf")
     );
     assert!(manifest.pools().contains_key("lan"));
+}
+
+const HASHES: [&str; 2] = [
+    "5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef",
+    "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824",
+];
+
+/// The fingerprint of `web` with these fields of run.json and these further keys.
+fn fingerprint(fields: &str, keys: &str) -> model::ObjectId {
+    let text = format!(
+        r#"{{"#spec":"pantavisor-service-system@1",
+        "device.json":{{"groups":[{{"name":"one"}},{{"name":"two"}}]}},
+        "db/run.json":{{"name":"db","type":"oci","status_goal":"MOUNTED"}},
+        "web/root.squashfs":"{}",
+        "web/run.json":{{"name":"web","type":"oci","command":["x"],"root-volume":"root.squashfs"{fields}}}{keys}}}"#,
+        HASHES[0]
+    );
+    let manifest = Manifest::parse(text.as_bytes()).unwrap();
+    container(&manifest, "web").fingerprint
+}
+
+#[test]
+fn fingerprint_counts_what_the_process_sees() {
+    let base = fingerprint("", "");
+    for same in [
+        fingerprint(r#","group":"one""#, ""),
+        fingerprint(r#","status_goal":"READY","roles":["mgmt"]"#, ""),
+        fingerprint(r#","auto_recovery":{"policy":"always"},"depends-on":["db"]"#, ""),
+        fingerprint(r#","health":{"tcp":80},"stop-signal":"INT","stop-timeout":3"#, ""),
+        fingerprint("", r#","web/src.json":{"docker_tag":"2"},"web/build.json":{}"#),
+        fingerprint("", r#","_config/db/x":"2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824""#),
+        fingerprint("", r#","_sigs/web.json":{"a":1}"#),
+    ] {
+        assert_eq!(same, base);
+    }
+    let mut seen = std::collections::BTreeSet::from([base]);
+    for other in [
+        fingerprint(r#","env":["A=1"]"#, ""),
+        fingerprint(r#","env":["A=2"]"#, ""),
+        fingerprint(r#","read-only":true"#, ""),
+        fingerprint(r#","storage":{"data":{"persistence":"boot","path":"/d"}}"#, ""),
+        fingerprint("", r#","_config/web/x":"2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824""#),
+        fingerprint("", r#","_config/web/x.json":{"a":1}"#),
+        fingerprint("", r#","_config/web/x.json":{"a": 1}"#),
+        fingerprint("", r#","web/mdev.json":{}"#),
+    ] {
+        assert!(seen.insert(other));
+    }
+}
+
+/// `runlevel`, roles, explicit `no`, inheritance, and the group of those who name none.
+#[test]
+fn groups_and_inheritance() {
+    let text = format!(
+        r#"{{"#spec":"pantavisor-service-system@1",
+        "b/root.squashfs":"{0}","b/lxc.container.conf":"{1}",
+        "b/run.json":{{"name":"b","type":"lxc","root-volume":"root.squashfs"}},
+        "a/root.squashfs":"{0}","a/lxc.container.conf":"{1}",
+        "a/run.json":{{"name":"a","type":"lxc","root-volume":"root.squashfs"}},
+        "c/root.squashfs":"{0}","c/lxc.container.conf":"{1}",
+        "c/run.json":{{"name":"c","type":"lxc","root-volume":"root.squashfs","runlevel":"app","auto_recovery":{{"policy":"no"}}}}}}"#,
+        HASHES[0], HASHES[1]
+    );
+    let manifest = Manifest::parse(text.as_bytes()).unwrap();
+    let group = |name| container(&manifest, name).group.to_string();
+    assert_eq!([group("a"), group("b"), group("c")], ["root", "platform", "app"]);
+    let order: Vec<_> = manifest.containers().map(|c| c.name.to_string()).collect();
+    assert_eq!(order, ["b", "a", "c"]);
+    let c = container(&manifest, "c");
+    assert_eq!(c.recovery.policy, RecoveryPolicy::No);
+    assert!(c.recovery_given);
+    assert_eq!(c.restart_policy, RestartPolicy::Container);
+    assert_eq!(c.goal_timeout.as_secs(), 30);
+
+    let with_groups = text.replacen(
+        "\"b/root",
+        r#""groups.json":[{"name":"first"},{"name":"app","status_goal":"READY"}],"b/root"#,
+        1,
+    );
+    let manifest = Manifest::parse(with_groups.as_bytes()).unwrap();
+    let b = container(&manifest, "b");
+    assert_eq!(b.group.as_str(), "app");
+    assert_eq!(b.goal, Goal::Ready);
+    assert_eq!(b.goal_timeout.as_secs(), 120);
 }

@@ -121,12 +121,11 @@ fn read_device<'a>(reader: &mut Reader<'a, '_>, device: &mut DeviceFile) {
             read_disks(reader, disks, device);
         }
     }
-    if let Some(network) = root.get("network") {
-        if reader.object(network).is_some() {
-            if let Some(pools) = network.get("pools") {
-                read_pools(reader, pools, device);
-            }
-        }
+    if let Some(network) = root.get("network")
+        && reader.object(network).is_some()
+        && let Some(pools) = network.get("pools")
+    {
+        read_pools(reader, pools, device);
     }
 }
 
@@ -302,15 +301,15 @@ fn read_pool<'a>(reader: &mut Reader<'a, '_>, node: &'a Node) -> Option<Pool> {
             .and_then(|node| reader.flag(node))
             .unwrap_or(false),
     };
-    if let (Some(gateway), Some(node)) = (pool.gateway, node.get("gateway")) {
-        if !contains(pool.subnet, gateway) {
-            reader.report(
-                node,
-                "address-outside-pool",
-                format_args!("the gateway {gateway} is not inside the subnet"),
-                format_args!("use an address of {}/{}", pool.subnet.0, pool.subnet.1),
-            );
-        }
+    if let (Some(gateway), Some(node)) = (pool.gateway, node.get("gateway"))
+        && !contains(pool.subnet, gateway)
+    {
+        reader.report(
+            node,
+            "address-outside-pool",
+            format_args!("the gateway {gateway} is not inside the subnet"),
+            format_args!("use an address of {}/{}", pool.subnet.0, pool.subnet.1),
+        );
     }
     Some(pool)
 }

@@ -3,17 +3,14 @@
 //! Everything is checked here, so that a container that is accepted fails later only for reasons outside its manifest.
 //! A field that is not known is a problem: here a typing error would silently weaken the container.
 
-use std::time::Duration;
-
 use super::Value;
+use super::health::read_health;
+use super::host::{read_capabilities, read_devices, read_mounts};
 use super::json::{Data, Node};
-use super::problems::{Reader, Shown, suggestion};
+use super::problems::{Reader, Shown};
 use super::run::Context;
 use super::storage::{read_path, read_reference};
-use crate::container::{
-    Capabilities, Device, Health, ImageConfig, Logs, Mount, Network, Oci, Probe, Resources,
-    Seccomp, Volume,
-};
+use crate::container::{ImageConfig, Logs, Network, Oci, Resources, Seccomp, Volume};
 use crate::limits;
 
 /// Every field of `run.json` for this kind.
@@ -60,57 +57,6 @@ pub(super) const FIELDS: [&str; 40] = [
     "description",
 ];
 
-const CAPABILITIES: [&str; 41] = [
-    "CAP_AUDIT_CONTROL",
-    "CAP_AUDIT_READ",
-    "CAP_AUDIT_WRITE",
-    "CAP_BLOCK_SUSPEND",
-    "CAP_BPF",
-    "CAP_CHECKPOINT_RESTORE",
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_DAC_READ_SEARCH",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_IPC_LOCK",
-    "CAP_IPC_OWNER",
-    "CAP_KILL",
-    "CAP_LEASE",
-    "CAP_LINUX_IMMUTABLE",
-    "CAP_MAC_ADMIN",
-    "CAP_MAC_OVERRIDE",
-    "CAP_MKNOD",
-    "CAP_NET_ADMIN",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_BROADCAST",
-    "CAP_NET_RAW",
-    "CAP_PERFMON",
-    "CAP_SETFCAP",
-    "CAP_SETGID",
-    "CAP_SETPCAP",
-    "CAP_SETUID",
-    "CAP_SYSLOG",
-    "CAP_SYS_ADMIN",
-    "CAP_SYS_BOOT",
-    "CAP_SYS_CHROOT",
-    "CAP_SYS_MODULE",
-    "CAP_SYS_NICE",
-    "CAP_SYS_PACCT",
-    "CAP_SYS_PTRACE",
-    "CAP_SYS_RAWIO",
-    "CAP_SYS_RESOURCE",
-    "CAP_SYS_TIME",
-    "CAP_SYS_TTY_CONFIG",
-    "CAP_WAKE_ALARM",
-];
-
-/// Linux signal names by number, 1 to 31.
-const SIGNALS: [&str; 31] = [
-    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
-    "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
-    "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
-];
-
 /// Reads the fields of our kind; also whether anything says what to start.
 pub(super) fn read(
     reader: &mut Reader<'_, '_>,
@@ -138,9 +84,11 @@ pub(super) fn read(
         oci.env = read_env(reader, node);
     }
     if let Some(node) = root.get("workdir") {
-        oci.workdir = match &node.data {
-            Data::Text(text) if text == "/" => Some("/".to_owned()),
-            _ => read_path(reader, node),
+        let is_root = node.data == Data::Text("/".to_owned());
+        oci.workdir = if is_root {
+            Some("/".to_owned())
+        } else {
+            read_path(reader, node)
         };
     }
     oci.user = root.get("user").and_then(|node| read_user(reader, node));
@@ -270,7 +218,8 @@ fn starts_something(node: &Node) -> Option<bool> {
     Some(starts)
 }
 
-fn read_command<'a>(reader: &mut Reader<'a, '_>, node: &'a Node) -> Option<Vec<String>> {
+/// A program and its arguments.
+pub(super) fn read_command<'a>(reader: &mut Reader<'a, '_>, node: &'a Node) -> Option<Vec<String>> {
     let items = reader.list(node)?;
     if items.is_empty() || matches!(&items[0].data, Data::Text(first) if first.is_empty()) {
         reader.report(
@@ -354,145 +303,6 @@ fn read_hostname<'a>(reader: &mut Reader<'a, '_>, node: &'a Node) -> Option<Stri
     None
 }
 
-fn read_mounts(reader: &mut Reader<'_, '_>, volumes: &[Volume]) -> Vec<Mount> {
-    let Some(items) = reader.root.get("mounts").and_then(|node| reader.list(node)) else {
-        return Vec::new();
-    };
-    let mut mounts: Vec<Mount> = Vec::new();
-    for item in items {
-        if reader.object(item).is_none() {
-            continue;
-        }
-        reader.only(item, &["source", "target", "read-only"]);
-        let mut path = |name: &str| match item.get(name) {
-            Some(node) => read_path(reader, node),
-            None => {
-                reader.report(
-                    item,
-                    "missing-path",
-                    format_args!("the mount has no {name}"),
-                    format_args!("add {name:?}, an absolute path"),
-                );
-                None
-            }
-        };
-        let (source, target) = (path("source"), path("target"));
-        let read_only = item.get("read-only").and_then(|node| reader.flag(node));
-        let (Some(source), Some(target)) = (source, target) else {
-            continue;
-        };
-        let is_taken = volumes
-            .iter()
-            .any(|volume| volume.path.as_ref() == Some(&target))
-            || mounts.iter().any(|mount| mount.target == target);
-        if is_taken {
-            reader.report(
-                item,
-                "path-conflict",
-                format_args!("something else is mounted at {} already", Shown(&target)),
-                format_args!("give one of the two another path"),
-            );
-        }
-        mounts.push(Mount {
-            source,
-            target,
-            read_only: read_only.unwrap_or(false),
-        });
-    }
-    mounts
-}
-
-fn read_devices(reader: &mut Reader<'_, '_>) -> Vec<Device> {
-    let Some(items) = reader
-        .root
-        .get("devices")
-        .and_then(|node| reader.list(node))
-    else {
-        return Vec::new();
-    };
-    let mut devices = Vec::new();
-    for item in items {
-        let (node, access) = match &item.data {
-            Data::Object(_) => {
-                reader.only(item, &["path", "access"]);
-                (item.get("path").unwrap_or(item), item.get("access"))
-            }
-            _ => (item, None),
-        };
-        let Some(path) = read_path(reader, node) else {
-            continue;
-        };
-        if !path.starts_with("/dev/") {
-            reader.report(
-                node,
-                "bad-device",
-                format_args!("{} is not below /dev", Shown(&path)),
-                format_args!("name a device node such as \"/dev/ttyS0\""),
-            );
-            continue;
-        }
-        let access = match access {
-            Some(node) => read_access(reader, node),
-            None => Some("rwm".to_owned()),
-        };
-        devices.extend(access.map(|access| Device { path, access }));
-    }
-    devices
-}
-
-fn read_access<'a>(reader: &mut Reader<'a, '_>, node: &'a Node) -> Option<String> {
-    let text = reader.text(node)?;
-    let is_once = |letter: char| text.matches(letter).count() <= 1;
-    if !text.is_empty() && text.chars().all(|c| "rwm".contains(c) && is_once(c)) {
-        return Some(text.to_owned());
-    }
-    reader.report(
-        node,
-        "bad-access",
-        format_args!("{} is no access", Shown(text)),
-        format_args!("use \"r\", \"w\", \"m\" in any combination"),
-    );
-    None
-}
-
-fn read_capabilities<'a>(reader: &mut Reader<'a, '_>, node: &'a Node) -> Capabilities {
-    let mut capabilities = Capabilities::default();
-    if reader.object(node).is_none() {
-        return capabilities;
-    }
-    reader.only(node, &["add", "drop"]);
-    for (name, list) in [
-        ("add", &mut capabilities.add),
-        ("drop", &mut capabilities.drop),
-    ] {
-        let items = node.get(name).and_then(|node| reader.list(node));
-        for item in items.unwrap_or_default() {
-            list.extend(read_capability(reader, item));
-        }
-    }
-    capabilities
-}
-
-fn read_capability<'a>(reader: &mut Reader<'a, '_>, node: &'a Node) -> Option<String> {
-    let text = reader.text(node)?;
-    if text == "ALL" {
-        return Some(text.to_owned());
-    }
-    let known = CAPABILITIES
-        .iter()
-        .find(|known| **known == text || known.strip_prefix("CAP_") == Some(text));
-    if known.is_none() {
-        let remedy = suggestion(text, CAPABILITIES.iter().copied());
-        reader.report(
-            node,
-            "unknown-capability",
-            format_args!("there is no capability {}", Shown(text)),
-            format_args!("{remedy}"),
-        );
-    }
-    known.map(|known| (*known).to_owned())
-}
-
 fn read_resources<'a>(reader: &mut Reader<'a, '_>, node: &'a Node) -> Resources {
     let mut resources = Resources::default();
     if reader.object(node).is_none() {
@@ -546,127 +356,6 @@ fn read_bytes<'a>(reader: &mut Reader<'a, '_>, node: &'a Node, min: u64, max: u6
     }
 }
 
-fn read_health<'a>(reader: &mut Reader<'a, '_>, node: &'a Node) -> Option<Health> {
-    reader.object(node)?;
-    let known = [
-        "exec",
-        "http",
-        "tcp",
-        "ready",
-        "interval",
-        "timeout",
-        "retries",
-        "start-period",
-    ];
-    reader.only(node, &known);
-    let probes: Vec<&str> = known[..4]
-        .iter()
-        .copied()
-        .filter(|name| node.get(name).is_some())
-        .collect();
-    let probe = match probes.as_slice() {
-        ["exec"] => node
-            .get("exec")
-            .and_then(|node| read_command(reader, node))
-            .map(Probe::Exec),
-        ["http"] => node.get("http").and_then(|node| read_http(reader, node)),
-        ["tcp"] => node
-            .get("tcp")
-            .and_then(|node| read_port(reader, node))
-            .map(|port| Probe::Tcp { port }),
-        // The READY signal alone: there is nothing to ask.
-        ["ready"] => {
-            node.get("ready").and_then(|node| reader.flag(node));
-            None
-        }
-        _ => {
-            reader.report(
-                node,
-                "bad-health",
-                format_args!("the health check has {} questions", probes.len()),
-                format_args!("give exactly one of \"exec\", \"http\", \"tcp\", \"ready\""),
-            );
-            None
-        }
-    };
-    let mut time = |name: &str, default: u64| {
-        let given = node
-            .get(name)
-            .and_then(|node| reader.duration(node).map(|time| (node, time)));
-        match given {
-            // A pause of nothing would ask without end.
-            Some((node, Duration::ZERO)) if name != "start-period" => {
-                reader.report(
-                    node,
-                    "out-of-range",
-                    format_args!("the {name} is zero"),
-                    format_args!("use at least \"1ms\""),
-                );
-                Duration::from_secs(default)
-            }
-            Some((_, time)) => time,
-            None => Duration::from_secs(default),
-        }
-    };
-    let (interval, timeout, start_period) = (
-        time("interval", 10),
-        time("timeout", 5),
-        time("start-period", 0),
-    );
-    let retries = node
-        .get("retries")
-        .and_then(|node| reader.whole(node, 1, 1_000));
-    Some(Health {
-        probe: probe?,
-        interval,
-        timeout,
-        retries: retries
-            .and_then(|retries| u32::try_from(retries).ok())
-            .unwrap_or(3),
-        start_period,
-    })
-}
-
-fn read_port<'a>(reader: &mut Reader<'a, '_>, node: &'a Node) -> Option<u16> {
-    let node = match &node.data {
-        Data::Object(_) => {
-            reader.only(node, &["port", "path"]);
-            node.get("port").unwrap_or(node)
-        }
-        _ => node,
-    };
-    reader
-        .whole(node, 1, 65_535)
-        .and_then(|port| u16::try_from(port).ok())
-}
-
-fn read_http<'a>(reader: &mut Reader<'a, '_>, node: &'a Node) -> Option<Probe> {
-    reader.object(node)?;
-    let port = read_port(reader, node);
-    let path = match node.get("path") {
-        None => Some("/"),
-        Some(path) => {
-            let text = reader.text(path)?;
-            let is_clean = text.starts_with('/')
-                && text.len() <= limits::KEY_BYTES_MAX
-                && text.bytes().all(|byte| byte.is_ascii_graphic());
-            if !is_clean {
-                reader.report(
-                    path,
-                    "bad-path",
-                    format_args!("{} is no path of a URL", Shown(text)),
-                    format_args!("use one such as \"/healthz\""),
-                );
-            }
-            is_clean.then_some(text)
-        }
-    };
-    Some(Probe::Http {
-        port: port?,
-        path: path?.to_owned(),
-    })
-}
-
 fn read_logs<'a>(reader: &mut Reader<'a, '_>, node: &'a Node) -> Logs {
     let mut logs = Logs::default();
     if let Data::List(_) = node.data {
@@ -687,40 +376,4 @@ fn read_logs<'a>(reader: &mut Reader<'a, '_>, node: &'a Node) -> Logs {
         logs.files = files.unwrap_or(logs.files);
     }
     logs
-}
-
-/// A signal by name (`TERM`, `SIGTERM`, `RTMIN+3`) or number.
-pub(super) fn read_signal<'a>(reader: &mut Reader<'a, '_>, node: &'a Node) -> Option<u32> {
-    let Data::Text(text) = &node.data else {
-        return reader
-            .whole(node, 1, 64)
-            .and_then(|number| u32::try_from(number).ok());
-    };
-    let name = text.strip_prefix("SIG").unwrap_or(text);
-    if let Some(index) = SIGNALS.iter().position(|signal| *signal == name) {
-        return u32::try_from(index + 1).ok();
-    }
-    let real_time = |rest: &str| match rest {
-        "" => Some(34),
-        _ => rest
-            .strip_prefix('+')?
-            .parse::<u32>()
-            .ok()
-            .map(|plus| plus.saturating_add(34)),
-    };
-    let number = match name.strip_prefix("RTMIN") {
-        Some(rest) => real_time(rest),
-        None => name.parse().ok(),
-    };
-    let number = number.filter(|number| (1..=64).contains(number));
-    if number.is_none() {
-        let remedy = suggestion(name, SIGNALS.iter().copied());
-        reader.report(
-            node,
-            "unknown-signal",
-            format_args!("there is no signal {}", Shown(text)),
-            format_args!("{remedy}"),
-        );
-    }
-    number
 }

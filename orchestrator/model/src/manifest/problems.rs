@@ -32,6 +32,10 @@ impl Problems {
         detail: fmt::Arguments<'_>,
         remedy: fmt::Arguments<'_>,
     ) {
+        debug_assert!(
+            super::CODES.iter().any(|(known, _)| *known == code),
+            "{code}"
+        );
         let number = (place, self.total);
         self.total += 1;
         if self.kept.len() >= limits::PROBLEMS_MAX {
@@ -412,7 +416,12 @@ mod tests {
     fn keeps_the_first_in_text_order() {
         let mut problems = Problems::default();
         for entry in (0..1_000).rev() {
-            problems.add_entry((entry, "k"), "x", format_args!("{entry}"), format_args!(""));
+            problems.add_entry(
+                (entry, "k"),
+                "bad-value",
+                format_args!("{entry}"),
+                format_args!(""),
+            );
         }
         let rejected = problems.into_result().unwrap_err();
         assert_eq!(rejected.total, 1_000);

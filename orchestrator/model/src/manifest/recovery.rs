@@ -11,13 +11,14 @@ use super::problems::{Reader, Shown, parse_duration};
 use crate::container::{BackoffPolicy, Recovery, RecoveryPolicy};
 use crate::limits;
 
-/// What holds where nothing is said: the values of the built-in group `app`.
+/// What holds where nothing is said: the values of the built-in group `app`, and retries are forgotten after five minutes,
+/// lest a crash a month restart the device after five months.
 pub(super) const DEFAULT: Recovery = Recovery {
     policy: RecoveryPolicy::OnFailure,
     max_retries: 5,
     retry_delay: Duration::from_secs(5),
     backoff_factor: 2.0,
-    reset_window: Duration::ZERO,
+    reset_window: Duration::from_secs(300),
     stable_timeout: Duration::from_secs(30),
     backoff: BackoffPolicy::Reboot,
 };
@@ -33,20 +34,20 @@ pub(super) const POLICIES: [(&str, RecoveryPolicy); 4] = [
 pub(super) fn read<'a>(reader: &mut Reader<'a, '_>, node: &'a Node) -> Option<Recovery> {
     reader.object(node)?;
     let mut recovery = DEFAULT;
-    if let Some(policy) = node.get("policy") {
-        if let Some(policy) = reader.choice(policy, "unknown-recovery-policy", &POLICIES) {
-            recovery.policy = policy;
-        }
+    if let Some(policy) = node.get("policy")
+        && let Some(policy) = reader.choice(policy, "unknown-recovery-policy", &POLICIES)
+    {
+        recovery.policy = policy;
     }
-    if let Some(retries) = node.get("max_retries") {
-        if let Some(retries) = reader.whole(retries, 0, u64::from(u32::MAX)) {
-            recovery.max_retries = u32::try_from(retries).expect("within the range just checked");
-        }
+    if let Some(retries) = node.get("max_retries")
+        && let Some(retries) = reader.whole(retries, 0, u64::from(u32::MAX))
+    {
+        recovery.max_retries = u32::try_from(retries).expect("within the range just checked");
     }
-    if let Some(factor) = node.get("backoff_factor") {
-        if let Some(factor) = reader.real(factor, 1.0, 100.0) {
-            recovery.backoff_factor = factor;
-        }
+    if let Some(factor) = node.get("backoff_factor")
+        && let Some(factor) = reader.real(factor, 1.0, 100.0)
+    {
+        recovery.backoff_factor = factor;
     }
     for (name, field) in [
         ("retry_delay", &mut recovery.retry_delay),
@@ -57,10 +58,10 @@ pub(super) fn read<'a>(reader: &mut Reader<'a, '_>, node: &'a Node) -> Option<Re
             *field = duration;
         }
     }
-    if let Some(backoff) = node.get("backoff_policy") {
-        if let Some(backoff) = read_backoff(reader, backoff) {
-            recovery.backoff = backoff;
-        }
+    if let Some(backoff) = node.get("backoff_policy")
+        && let Some(backoff) = read_backoff(reader, backoff)
+    {
+        recovery.backoff = backoff;
     }
     Some(recovery)
 }

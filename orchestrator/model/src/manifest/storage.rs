@@ -121,19 +121,19 @@ pub(super) fn read_volumes<'a>(
         let Some(volume) = read_volume(reader, (name, item), context, is_oci) else {
             continue;
         };
-        if let Some(path) = &volume.path {
-            if let Some(other) = taken.insert(path.clone(), name) {
-                reader.report(
-                    item,
-                    "path-conflict",
-                    format_args!(
-                        "{} and {} are both mounted at {path}",
-                        Shown(other),
-                        Shown(name)
-                    ),
-                    format_args!("give one of the two another path"),
-                );
-            }
+        if let Some(path) = &volume.path
+            && let Some(other) = taken.insert(path.clone(), name)
+        {
+            reader.report(
+                item,
+                "path-conflict",
+                format_args!(
+                    "{} and {} are both mounted at {path}",
+                    Shown(other),
+                    Shown(name)
+                ),
+                format_args!("give one of the two another path"),
+            );
         }
         volumes.push(volume);
     }
