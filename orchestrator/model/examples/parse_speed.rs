@@ -1,7 +1,6 @@
 //! How long a manifest takes, beside `serde_json::Value` on the same bytes: `cargo run --release -p model --example parse_speed`.
 #![allow(clippy::disallowed_methods)] // a measurement needs a clock
 
-use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use model::Manifest;
@@ -22,8 +21,7 @@ fn main() {
     let mut text = String::from("{\"#spec\":\"pantavisor-service-system@1\"");
     for container in 0..200 {
         let name = format!("container-{container:03}");
-        let _ = write!(
-            text,
+        text += &format!(
             ",\"{name}/root.squashfs\":\"{hash}\",\"{name}/run.json\":{{\"name\":\"{name}\",\"type\":\"oci\",\
              \"root-volume\":\"root.squashfs\",\"command\":[\"/bin/service\",\"--port\",\"80\"],\
              \"env\":[\"A=1\",\"B=2\"],\"storage\":{{\"data\":{{\"persistence\":\"permanent\",\"path\":\"/data\"}}}},\
@@ -31,10 +29,7 @@ fn main() {
         );
         for file in 0..23 {
             let path = format!("_config/{name}/etc/service.d/part-{file:02}.conf");
-            let _ = write!(
-                text,
-                ",\"{path}\":\"{hash}\",\"{name}/x{file}.json\":{{\"a\":[1,2,3]}}"
-            );
+            text += &format!(",\"{path}\":\"{hash}\",\"{name}/x{file}.json\":{{\"a\":[1,2,3]}}");
         }
     }
     text.push('}');

@@ -77,11 +77,11 @@ const HASHES: [&str; 2] = [
 /// The fingerprint of `web` with these fields of run.json and these further keys.
 fn fingerprint(fields: &str, keys: &str) -> model::ObjectId {
     let text = format!(
-        r#"{{"#spec":"pantavisor-service-system@1",
+        r##"{{"#spec":"pantavisor-service-system@1",
         "device.json":{{"groups":[{{"name":"one"}},{{"name":"two"}}]}},
         "db/run.json":{{"name":"db","type":"oci","status_goal":"MOUNTED"}},
         "web/root.squashfs":"{}",
-        "web/run.json":{{"name":"web","type":"oci","command":["x"],"root-volume":"root.squashfs"{fields}}}{keys}}}"#,
+        "web/run.json":{{"name":"web","type":"oci","command":["x"],"root-volume":"root.squashfs"{fields}}}{keys}}}"##,
         HASHES[0]
     );
     let manifest = Manifest::parse(text.as_bytes()).unwrap();
@@ -94,10 +94,22 @@ fn fingerprint_counts_what_the_process_sees() {
     for same in [
         fingerprint(r#","group":"one""#, ""),
         fingerprint(r#","status_goal":"READY","roles":["mgmt"]"#, ""),
-        fingerprint(r#","auto_recovery":{"policy":"always"},"depends-on":["db"]"#, ""),
-        fingerprint(r#","health":{"tcp":80},"stop-signal":"INT","stop-timeout":3"#, ""),
-        fingerprint("", r#","web/src.json":{"docker_tag":"2"},"web/build.json":{}"#),
-        fingerprint("", r#","_config/db/x":"2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824""#),
+        fingerprint(
+            r#","auto_recovery":{"policy":"always"},"depends-on":["db"]"#,
+            "",
+        ),
+        fingerprint(
+            r#","health":{"tcp":80},"stop-signal":"INT","stop-timeout":3"#,
+            "",
+        ),
+        fingerprint(
+            "",
+            r#","web/src.json":{"docker_tag":"2"},"web/build.json":{}"#,
+        ),
+        fingerprint(
+            "",
+            r#","_config/db/x":"2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824""#,
+        ),
         fingerprint("", r#","_sigs/web.json":{"a":1}"#),
     ] {
         assert_eq!(same, base);
@@ -107,8 +119,14 @@ fn fingerprint_counts_what_the_process_sees() {
         fingerprint(r#","env":["A=1"]"#, ""),
         fingerprint(r#","env":["A=2"]"#, ""),
         fingerprint(r#","read-only":true"#, ""),
-        fingerprint(r#","storage":{"data":{"persistence":"boot","path":"/d"}}"#, ""),
-        fingerprint("", r#","_config/web/x":"2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824""#),
+        fingerprint(
+            r#","storage":{"data":{"persistence":"boot","path":"/d"}}"#,
+            "",
+        ),
+        fingerprint(
+            "",
+            r#","_config/web/x":"2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824""#,
+        ),
         fingerprint("", r#","_config/web/x.json":{"a":1}"#),
         fingerprint("", r#","_config/web/x.json":{"a": 1}"#),
         fingerprint("", r#","web/mdev.json":{}"#),
@@ -121,18 +139,21 @@ fn fingerprint_counts_what_the_process_sees() {
 #[test]
 fn groups_and_inheritance() {
     let text = format!(
-        r#"{{"#spec":"pantavisor-service-system@1",
+        r##"{{"#spec":"pantavisor-service-system@1",
         "b/root.squashfs":"{0}","b/lxc.container.conf":"{1}",
         "b/run.json":{{"name":"b","type":"lxc","root-volume":"root.squashfs"}},
         "a/root.squashfs":"{0}","a/lxc.container.conf":"{1}",
         "a/run.json":{{"name":"a","type":"lxc","root-volume":"root.squashfs"}},
         "c/root.squashfs":"{0}","c/lxc.container.conf":"{1}",
-        "c/run.json":{{"name":"c","type":"lxc","root-volume":"root.squashfs","runlevel":"app","auto_recovery":{{"policy":"no"}}}}}}"#,
+        "c/run.json":{{"name":"c","type":"lxc","root-volume":"root.squashfs","runlevel":"app","auto_recovery":{{"policy":"no"}}}}}}"##,
         HASHES[0], HASHES[1]
     );
     let manifest = Manifest::parse(text.as_bytes()).unwrap();
     let group = |name| container(&manifest, name).group.to_string();
-    assert_eq!([group("a"), group("b"), group("c")], ["root", "platform", "app"]);
+    assert_eq!(
+        [group("a"), group("b"), group("c")],
+        ["root", "platform", "app"]
+    );
     let order: Vec<_> = manifest.containers().map(|c| c.name.to_string()).collect();
     assert_eq!(order, ["b", "a", "c"]);
     let c = container(&manifest, "c");
