@@ -4,6 +4,7 @@
 //! Paths are relative to the storage root and clean (callers build them from parsed names only).
 
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 /// What a name stands for.
@@ -128,6 +129,13 @@ pub trait Disk: Send + Sync + 'static {
     /// As the operating system gives them.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
+    /// Lets two names, both there, change places in one step: at every instant, also after a power cut, each stands for the one
+    /// thing or the other. Durable after [`Disk::sync_dir`] of both folders.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::Unsupported`] on a file system that cannot do it.
+    fn exchange(&self, one: &Path, other: &Path) -> io::Result<()>;
+
     /// Makes the names in a folder durable.
     ///
     /// # Errors
@@ -158,17 +166,36 @@ pub trait Disk: Send + Sync + 'static {
     /// [`io::ErrorKind::NotFound`] when it is not there.
     fn remove_file(&self, path: &Path) -> io::Result<()>;
 
-    /// Removes a folder with all that is in it, in no particular order; not atomic.
+    /// Removes a folder with all that is in it, in no particular order; not atomic. Links in it are removed, never followed.
     ///
     /// # Errors
     /// [`io::ErrorKind::NotFound`] when it is not there.
     fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
 
-    /// Names in a folder, sorted.
+    /// Shows the names in a folder one by one, in no particular order, in memory that does not grow with their number. Whether a
+    /// name that comes or goes meanwhile is shown is not known.
     ///
     /// # Errors
     /// [`io::ErrorKind::NotFound`] when it is not there.
-    fn list(&self, path: &Path) -> io::Result<Vec<Entry>>;
+    fn visit(
+        &self,
+        path: &Path,
+        visitor: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> io::Result<()>;
+
+    /// Names in a folder, sorted. For folders that are known to be small; else [`Disk::visit`].
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`] when it is not there.
+    fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        self.visit(path, &mut |entry| {
+            entries.push(entry);
+            ControlFlow::Continue(())
+        })?;
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
 
     /// What is known about a name (links are not followed).
     ///
