@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bundle;
 mod calls;
 mod error;
 mod events;
@@ -16,6 +17,7 @@ mod outgoing;
 mod sse;
 mod transport;
 
+pub use bundle::{Bundle, BundleError};
 pub use calls::{LogQuery, Subject};
 pub use error::{Error, Refusal};
 pub use events::Events;

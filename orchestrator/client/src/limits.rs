@@ -20,3 +20,7 @@ pub const SOCKET_PATH_BYTES_MAX: usize = 107;
 pub const RESUME_PAUSE_MIN: Duration = Duration::from_millis(200);
 /// Longest pause before an event stream is taken up again.
 pub const RESUME_PAUSE_MAX: Duration = Duration::from_secs(10);
+/// Bytes of a bundle when unpacked, members that do not count included.
+pub const BUNDLE_BYTES_MAX: u64 = 64 << 30;
+/// Members of a bundle.
+pub const BUNDLE_MEMBERS_MAX: usize = 100_000;
