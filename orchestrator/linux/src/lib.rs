@@ -2,6 +2,7 @@
 
 pub mod cgroup;
 pub mod clock;
+pub mod disk;
 pub mod gauges;
 pub mod loop_device;
 pub mod mounts;
