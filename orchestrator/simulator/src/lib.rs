@@ -1,1 +1,16 @@
-//! A whole device in memory: disk, run time, clock, power, and the checkers.
+//! A whole device in memory, with everything that can go wrong around it.
+//!
+//! The store, the life cycle and the loop are the production ones, unmodified, on one thread with one source of choice; disk,
+//! run time, clocks, boot loader and power are simulated. `checkers` watch the nine invariants of DESIGN section 5.
+
+#![forbid(unsafe_code)]
+
+pub mod checkers;
+pub mod choices;
+pub mod clock;
+pub mod disk;
+pub mod machine;
+pub mod power;
+pub mod runtime;
+pub mod script;
+pub mod software;

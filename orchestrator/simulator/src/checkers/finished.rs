@@ -1,0 +1,170 @@
+//! Invariant 7: every revision ends in one final progress with a cause, and progress never goes back.
+//!
+//! Only an explicit request to run a revision again, or to put another manifest under its name, starts its progress over.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use device::handle::{Answer, Command, Refusal, Request};
+use model::RevisionId;
+
+use super::{Checker, Facts, Rest};
+
+/// See the file.
+#[derive(Debug, Default)]
+pub struct Finished {
+    percent: BTreeMap<RevisionId, (u64, String)>,
+    accepted: BTreeSet<RevisionId>,
+}
+
+impl Finished {
+    fn look(&mut self, facts: &Facts<'_>) -> Result<(), String> {
+        for (revision, progress) in facts.progress {
+            if let Some(error) = &progress.unreadable {
+                return Err(format!("progress of {revision} cannot be read: {error}"));
+            }
+            if !progress.exists() {
+                continue;
+            }
+            let before = self.percent.get(revision);
+            let same = before.is_some_and(|(percent, status)| {
+                *percent == progress.percent && *status == progress.status
+            });
+            if same {
+                continue;
+            }
+            if let Some((percent, status)) = before {
+                let back = progress.percent < *percent;
+                let changed_end = *percent == 100 && !may_follow(status, &progress.status);
+                if back || changed_end {
+                    return Err(format!(
+                        "progress of {revision} went from {status} to {} ({})",
+                        progress.status, progress.message
+                    ));
+                }
+            }
+            let now = (progress.percent, progress.status.clone());
+            self.percent.insert(revision.clone(), now);
+        }
+        Ok(())
+    }
+}
+
+/// What is final stays, but for what was applied and is then made the one to boot, or is given up before that.
+fn may_follow(before: &str, after: &str) -> bool {
+    before == after || (before == "UPDATED" && matches!(after, "DONE" | "ERROR"))
+}
+
+impl Checker for Finished {
+    fn invariant(&self) -> u8 {
+        7
+    }
+
+    fn asked(&mut self, _: &Facts<'_>, _: u64, request: &Request) {
+        match request {
+            Request::PutRevision { revision, .. }
+            | Request::DeleteRevision(revision)
+            | Request::Command(
+                Command::Run { revision, .. } | Command::RunCommit { revision, .. },
+            ) => {
+                self.percent.remove(revision);
+            }
+            Request::Command(Command::MakeFactory(_)) => {
+                self.percent.remove(&RevisionId::factory());
+            }
+            Request::Command(
+                Command::Rollback
+                | Command::Reboot(_)
+                | Command::PowerOff(_)
+                | Command::Collect
+                | Command::UpdateMetadata(_),
+            )
+            | Request::PutCommitMessage { .. }
+            | Request::Control { .. }
+            | Request::Ready(_)
+            | Request::PutMeta { .. }
+            | Request::DeleteMeta { .. }
+            | Request::Collect
+            | Request::Stop { .. } => {}
+        }
+    }
+
+    fn answered(
+        &mut self,
+        _: &Facts<'_>,
+        _: u64,
+        request: &Request,
+        answer: &Result<Answer, Refusal>,
+    ) -> Result<(), String> {
+        if let Request::Command(Command::Run { revision, .. } | Command::RunCommit { revision, .. }) =
+            request
+            && answer.is_ok()
+        {
+            self.accepted.insert(revision.clone());
+        }
+        if let Request::DeleteRevision(revision) = request
+            && answer.is_ok()
+        {
+            self.accepted.remove(revision);
+        }
+        Ok(())
+    }
+
+    fn changed(&mut self, facts: &Facts<'_>) -> Result<(), String> {
+        self.look(facts)
+    }
+
+    fn started(&mut self, facts: &Facts<'_>, _: bool) -> Result<(), String> {
+        self.look(facts)
+    }
+
+    fn settled(&mut self, facts: &Facts<'_>, _: &Rest) -> Result<(), String> {
+        self.look(facts)?;
+        for revision in &self.accepted {
+            if !facts.image.exists(&format!("trails/{revision}/.pvr/json")) {
+                continue; // collected after it ended
+            }
+            let Some(progress) = facts.progress.get(revision) else {
+                continue;
+            };
+            if !progress.is_final() {
+                return Err(format!(
+                    "{revision} was to run, and all that is told of it is {:?} {:?}",
+                    progress.status, progress.message
+                ));
+            }
+            if progress.message.is_empty() {
+                return Err(format!(
+                    "{revision} ended {} without a cause",
+                    progress.status
+                ));
+            }
+            let committed = facts.marker.and_then(|marker| marker.committed.as_ref());
+            if progress.is_failed() && committed == Some(revision) {
+                return Err(format!(
+                    "{revision} is committed, and its progress is {}",
+                    progress.status
+                ));
+            }
+            if progress.is_failed() {
+                let recorded = (0..64).any(|n| {
+                    facts
+                        .image
+                        .file(&format!("failures/{n}.json"))
+                        .is_some_and(|bytes| tells_of(&bytes, revision))
+                });
+                if !recorded {
+                    return Err(format!(
+                        "{revision} ended {} ({}), and no failure record tells of it",
+                        progress.status, progress.message
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn tells_of(record: &[u8], revision: &RevisionId) -> bool {
+    serde_json::from_slice::<serde_json::Value>(record)
+        .is_ok_and(|record| record["revision"].as_str() == Some(revision.as_str()))
+}

@@ -1,0 +1,79 @@
+//! Invariant 9: at most one revision is being installed, and a second request is refused with a reason, not lost.
+
+use std::collections::BTreeMap;
+
+use device::handle::{Answer, Command, Refusal, Request};
+
+use super::{Checker, Facts, Rest};
+
+/// See the file.
+#[derive(Debug, Default)]
+pub struct One {
+    open: BTreeMap<u64, (u32, String)>,
+}
+
+impl Checker for One {
+    fn invariant(&self) -> u8 {
+        9
+    }
+
+    fn asked(&mut self, facts: &Facts<'_>, id: u64, request: &Request) {
+        let stops = matches!(
+            request,
+            Request::Stop { .. } | Request::Command(Command::Reboot(_) | Command::PowerOff(_))
+        );
+        if !stops {
+            let mut shown = format!("{request:?}");
+            shown.truncate(shown.floor_char_boundary(80));
+            self.open.insert(id, (facts.start, shown));
+        }
+    }
+
+    fn answered(
+        &mut self,
+        facts: &Facts<'_>,
+        id: u64,
+        request: &Request,
+        answer: &Result<Answer, Refusal>,
+    ) -> Result<(), String> {
+        self.open.remove(&id);
+        if let Err(refusal) = answer
+            && refusal.to_string().is_empty()
+        {
+            return Err(format!("{request:?} was refused without a reason"));
+        }
+        if let Request::Command(Command::Run { revision, .. } | Command::RunCommit { revision, .. }) =
+            request
+            && answer.is_ok()
+            && let Some(trial) = facts.marker.and_then(|marker| marker.trial.as_ref())
+            && trial != revision
+        {
+            return Err(format!("{revision} is to be run while {trial} is on trial"));
+        }
+        Ok(())
+    }
+
+    fn changed(&mut self, facts: &Facts<'_>) -> Result<(), String> {
+        let under_way = facts
+            .progress
+            .iter()
+            .filter(|(_, progress)| matches!(progress.status.as_str(), "INPROGRESS" | "TESTING"));
+        let under_way: Vec<_> = under_way.map(|(revision, _)| revision).collect();
+        if under_way.len() > 1 {
+            return Err(format!("{under_way:?} are being installed at once"));
+        }
+        Ok(())
+    }
+
+    fn started(&mut self, _: &Facts<'_>, _: bool) -> Result<(), String> {
+        self.open.clear();
+        Ok(())
+    }
+
+    fn settled(&mut self, facts: &Facts<'_>, _: &Rest) -> Result<(), String> {
+        match self.open.values().find(|(start, _)| *start == facts.start) {
+            Some((_, request)) => Err(format!("never answered: {request}")),
+            None => Ok(()),
+        }
+    }
+}

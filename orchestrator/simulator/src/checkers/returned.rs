@@ -1,0 +1,50 @@
+//! Invariant 5: rollback runs no code of the failed revision.
+//!
+//! What is started must be a version that the committed revision or the trial has, by the durable marker; and what runs must be
+//! intact. Once a trial is given up durably, its own versions are started no more.
+
+use super::{Checker, Facts};
+use crate::machine::Seen;
+
+/// See the file.
+#[derive(Debug, Default)]
+pub struct Returned;
+
+impl Checker for Returned {
+    fn invariant(&self) -> u8 {
+        5
+    }
+
+    fn seen(&mut self, facts: &Facts<'_>, seen: &Seen) -> Result<(), String> {
+        match seen {
+            Seen::StartAsked { instance, revision } => {
+                let Some(marker) = facts.marker else {
+                    return Ok(()); // invariant 4 tells of it
+                };
+                let named = [&marker.committed, &marker.trial];
+                let allowed = named.into_iter().flatten().any(|named| {
+                    facts
+                        .software(named)
+                        .and_then(|software| software.piece(&instance.container).cloned())
+                        .is_some_and(|piece| piece.fingerprint == instance.fingerprint)
+                });
+                if allowed {
+                    return Ok(());
+                }
+                Err(format!(
+                    "{} {} is started for {revision}; the durable marker has committed {:?} and trial {:?}, which do not have it",
+                    instance.container,
+                    instance.fingerprint.short(),
+                    marker.committed,
+                    marker.trial
+                ))
+            }
+            Seen::Ran {
+                instance,
+                damaged: Some(problem),
+                ..
+            } => Err(format!("{} runs from {problem}", instance.container)),
+            Seen::Ran { damaged: None, .. } | Seen::StopAsked(_) | Seen::Ended { .. } => Ok(()),
+        }
+    }
+}

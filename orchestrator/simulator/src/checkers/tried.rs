@@ -1,0 +1,88 @@
+//! Invariant 4: a try is counted before it runs.
+//!
+//! When the loop asks to start a version that only the trial has, the durable marker must name the trial and must already have
+//! one try less than before this start of the orchestrator. So a revision that kills the machine runs out of tries.
+
+use std::collections::BTreeSet;
+
+use device::handle::{Command, Request};
+use model::RevisionId;
+
+use super::{Checker, Facts};
+use crate::machine::Seen;
+
+/// See the file.
+#[derive(Debug, Default)]
+pub struct Tried {
+    trial: Option<RevisionId>,
+    starts: BTreeSet<u32>,
+}
+
+impl Checker for Tried {
+    fn invariant(&self) -> u8 {
+        4
+    }
+
+    fn asked(&mut self, facts: &Facts<'_>, _: u64, request: &Request) {
+        let again = match request {
+            Request::Command(
+                Command::Run { revision, .. } | Command::RunCommit { revision, .. },
+            ) => {
+                let trial = facts.marker.and_then(|marker| marker.trial.as_ref());
+                trial != Some(revision) && self.trial.as_ref() == Some(revision)
+            }
+            Request::PutRevision { .. }
+            | Request::DeleteRevision(_)
+            | Request::PutCommitMessage { .. }
+            | Request::Command(_)
+            | Request::Control { .. }
+            | Request::Ready(_)
+            | Request::PutMeta { .. }
+            | Request::DeleteMeta { .. }
+            | Request::Collect
+            | Request::Stop { .. } => false,
+        };
+        if again {
+            self.trial = None;
+        }
+    }
+
+    fn seen(&mut self, facts: &Facts<'_>, seen: &Seen) -> Result<(), String> {
+        let Seen::StartAsked { instance, .. } = seen else {
+            return Ok(());
+        };
+        let Some(marker) = facts.marker else {
+            return Err(format!(
+                "{} is started, and no marker is durable",
+                instance.container
+            ));
+        };
+        let has = |revision: &Option<RevisionId>| {
+            revision
+                .as_ref()
+                .and_then(|revision| facts.software(revision))
+                .and_then(|software| software.piece(&instance.container).cloned())
+                .is_some_and(|piece| piece.fingerprint == instance.fingerprint)
+        };
+        if has(&marker.committed) {
+            return Ok(());
+        }
+        if !has(&marker.trial) {
+            return Ok(()); // invariant 5 tells of it
+        }
+        if self.trial != marker.trial {
+            self.trial = marker.trial.clone();
+            self.starts.clear();
+        }
+        self.starts.insert(facts.start);
+        let tried = u32::try_from(self.starts.len()).unwrap_or(u32::MAX);
+        let counted = facts.known.tries.saturating_sub(marker.tries_left);
+        if tried > counted {
+            return Err(format!(
+                "{} of {:?} is started for try {tried}, and {counted} are counted durably",
+                instance.container, marker.trial
+            ));
+        }
+        Ok(())
+    }
+}

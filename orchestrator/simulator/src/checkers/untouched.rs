@@ -1,0 +1,75 @@
+//! DESIGN section 5, in its text: changed containers only are restarted; a restart of the orchestrator restarts none.
+//!
+//! A container whose script never goes wrong, and which nobody controlled, must not be started twice in one version while the machine
+//! stays on and the loop does not end the boot.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use device::handle::Request;
+use model::{ContainerName, ObjectId};
+
+use super::{Checker, Facts};
+use crate::machine::Seen;
+
+/// See the file.
+#[derive(Debug, Default)]
+pub struct Untouched {
+    running: BTreeMap<ContainerName, ObjectId>,
+    controlled: BTreeSet<ContainerName>,
+}
+
+impl Checker for Untouched {
+    fn invariant(&self) -> u8 {
+        0
+    }
+
+    fn asked(&mut self, _: &Facts<'_>, _: u64, request: &Request) {
+        match request {
+            Request::Control { container, .. } => {
+                self.controlled.insert(container.clone());
+            }
+            Request::Stop { .. } => self.running.clear(),
+            Request::PutRevision { .. }
+            | Request::DeleteRevision(_)
+            | Request::PutCommitMessage { .. }
+            | Request::Command(_)
+            | Request::Ready(_)
+            | Request::PutMeta { .. }
+            | Request::DeleteMeta { .. }
+            | Request::Collect => {}
+        }
+    }
+
+    fn seen(&mut self, facts: &Facts<'_>, seen: &Seen) -> Result<(), String> {
+        let Seen::Ran { instance, .. } = seen else {
+            return Ok(());
+        };
+        let before = self
+            .running
+            .insert(instance.container.clone(), instance.fingerprint);
+        let faultless = facts
+            .known
+            .software
+            .values()
+            .filter_map(|software| software.piece(&instance.container))
+            .any(|piece| piece.fingerprint == instance.fingerprint && piece.faultless);
+        if before == Some(instance.fingerprint)
+            && faultless
+            && !self.controlled.contains(&instance.container)
+        {
+            return Err(format!(
+                "{} is started again in the same version, and nothing was wrong with it",
+                instance.container
+            ));
+        }
+        Ok(())
+    }
+
+    fn started(&mut self, _: &Facts<'_>, cut: bool) -> Result<(), String> {
+        if cut {
+            self.running.clear();
+            self.controlled.clear();
+        }
+        Ok(())
+    }
+}
