@@ -1,1 +1,31 @@
-//! Runtime over containerd.
+//! Runtime over containerd 1.6 and 2.x: containers from images of ours, without unpacking.
+//!
+//! An image object is mounted read-only where it lies, one mount for all containers that use it, with an overlay on top; containerd
+//! gets a finished root file system and an OCI specification, so that its own store holds nothing that could not be made
+//! again. What runs goes on running when this program or containerd is killed, and is found again.
+//!
+//! Which container runs when is not decided here; see `lifecycle`.
+
+#![forbid(unsafe_code)]
+
+mod client;
+mod config;
+mod image;
+mod inside;
+mod instance;
+mod link;
+mod logs;
+mod names;
+mod probe;
+mod record;
+mod recover;
+mod registry;
+mod rootfs;
+mod runtime;
+mod seccomp;
+mod spec;
+mod supervise;
+mod user;
+
+pub use config::{Address, Config, Spawn};
+pub use runtime::{Caller, Callers, ContainerdRuntime, StartError};

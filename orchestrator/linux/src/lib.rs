@@ -7,3 +7,4 @@ pub mod gauges;
 pub mod loop_device;
 pub mod mounts;
 pub mod process;
+pub mod watch;

@@ -9,6 +9,9 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
+/// The signal that asks a program to end.
+pub const TERM: Signal = Signal::TERM;
+
 /// A process that was alive when it was opened.
 #[derive(Debug)]
 pub struct Process {
@@ -139,6 +142,37 @@ pub fn uptime(pid: u32) -> io::Result<Duration> {
     Ok(now.saturating_sub(started))
 }
 
+/// Open files that this process, and so its children, may have at most.
+pub fn open_files_max() -> u64 {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.maximum.unwrap_or(u64::MAX)
+}
+
+/// How gladly the kernel ends this process when memory runs out: -1000 (never) to 1000.
+pub fn oom_score_adjustment() -> i32 {
+    fs::read_to_string("/proc/self/oom_score_adj")
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(0)
+}
+
+/// Moves the calling thread into a network name space (`/proc/<pid>/ns/net`). The thread must not be used for anything else after it.
+///
+/// # Errors
+/// As the kernel gives them.
+pub fn enter_network(network: &fs::File) -> io::Result<()> {
+    use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+    Ok(move_into_link_name_space(
+        network.as_fd(),
+        Some(LinkNameSpaceType::Network),
+    )?)
+}
+
+/// Major and minor number of a device node (`st_rdev`).
+pub fn device_numbers(device: u64) -> (u32, u32) {
+    (rustix::fs::major(device), rustix::fs::minor(device))
+}
+
 /// Field 22; the second field is a name in parentheses that may hold anything.
 fn start_ticks(stat: &[u8]) -> Option<u64> {
     let end = stat.iter().rposition(|byte| *byte == b')')?;
@@ -158,6 +192,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::zombie_processes)] // reaping it through the pidfd is what is tested
     fn finds_holds_ends_and_reaps() {
         let mark = format!("86{}", std::process::id());
         let child = Command::new("sleep")

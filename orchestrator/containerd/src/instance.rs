@@ -1,0 +1,620 @@
+//! The life of one instance: set up, run, watched, stopped, taken away.
+//!
+//! Every step can be repeated. When containerd is lost in between, the whole command is done again on the next connection,
+//! beginning with the removal of what the first attempt left.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use device::ports::{Exit, Instance, RuntimeEvent, StartSpec};
+use linux::process;
+use model::container::{ImageConfig as ImageConfigOf, Kind, Logs, Oci};
+use model::{Container, ObjectId};
+use tokio::sync::watch;
+use tonic::Code;
+
+use crate::client::{CallError, Client, gone_is_fine};
+use crate::image::ImageConfig;
+use crate::names::instance_id;
+use crate::record::{Phase, Record};
+use crate::rootfs::{self, RootError};
+use crate::runtime::{Shared, Work};
+use crate::spec::{self, Described, Places};
+
+/// Time for processes to go after SIGKILL.
+const KILL: Duration = Duration::from_secs(10);
+/// Exit code when none is known.
+const UNKNOWN_EXIT: u32 = 255;
+const SIGKILL: u32 = 9;
+/// Pause before a question is asked again that containerd refused without a reason we know.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+/// What is written beside a container in containerd's store.
+pub(crate) mod label {
+    pub(crate) const CONTAINER: &str = "coxswain.container";
+    pub(crate) const FINGERPRINT: &str = "coxswain.fingerprint";
+    pub(crate) const GENERATION: &str = "coxswain.generation";
+    pub(crate) const REVISION: &str = "coxswain.revision";
+    pub(crate) const READY: &str = "coxswain.ready";
+    pub(crate) const IMAGE: &str = "coxswain.image";
+}
+
+/// Why a step had no success.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error(transparent)]
+    Root(#[from] RootError),
+    #[error("{0}")]
+    Other(String),
+}
+
+/// What stays of an instance that is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// Nothing but its volumes.
+    Nothing,
+    /// The record of how it ended.
+    Record,
+}
+
+/// Carries `attempt` out, again on each new connection while the one before was lost.
+async fn until_answered<T, F: Future<Output = Result<T, Failure>>>(
+    shared: &Shared,
+    mut attempt: impl FnMut(Client) -> F,
+) -> Result<T, Failure> {
+    loop {
+        let up = shared.link.up().await;
+        match attempt(up.client).await {
+            Err(Failure::Call(error)) if error.is_lost() => shared.link.lost(up.epoch, &error),
+            other => return other,
+        }
+    }
+}
+
+/// Runs what blocks on a thread that may.
+pub(crate) async fn blocking<T: Send + 'static>(
+    shared: &Arc<Shared>,
+    work: impl FnOnce(&Shared) -> T + Send + 'static,
+) -> Result<T, Failure> {
+    let shared = Arc::clone(shared);
+    tokio::task::spawn_blocking(move || work(&shared))
+        .await
+        .map_err(|error| Failure::Other(format!("a step was not carried out: {error}")))
+}
+
+/// Carries [`device::ports::RuntimeCommand::Start`] out.
+pub(crate) async fn start(shared: &Arc<Shared>, spec: StartSpec) {
+    let id = instance_id(&spec.instance.container, spec.instance.fingerprint);
+    let permit = shared.starts.acquire().await;
+    let started = until_answered(shared, |client| attempt_start(shared, client, &id, &spec)).await;
+    drop(permit);
+    match started {
+        Ok(pid) => {
+            let instance = spec.instance;
+            shared.tell(RuntimeEvent::Started {
+                instance: instance.clone(),
+                pid,
+            });
+            follow(shared, id, instance);
+        }
+        Err(error) => fail(shared, &id, spec.instance, &error).await,
+    }
+}
+
+async fn attempt_start(
+    shared: &Arc<Shared>,
+    client: Client,
+    id: &str,
+    spec: &StartSpec,
+) -> Result<u32, Failure> {
+    match &spec.container.kind {
+        Kind::Oci(_) => {}
+        Kind::Lxc { .. } => {
+            return Err(Failure::Other(format!(
+                "container {} is of type \"lxc\", which this build cannot run; use type \"oci\"",
+                spec.container.name
+            )));
+        }
+    }
+    remove_versions(shared, &client, &spec.instance, id).await?;
+    let described = {
+        let (id, spec) = (id.to_owned(), spec.clone());
+        blocking(shared, move |shared| set_up(shared, &id, &spec)).await??
+    };
+    let Some(described) = described else {
+        return Err(RootError::NoRoot.into());
+    };
+    let labels = labels(spec);
+    let runc_root = shared.config.runc_root();
+    client
+        .create_container(id, labels, described.spec, &runc_root)
+        .await?;
+    let log = log_url(
+        &shared
+            .config
+            .console_log(&spec.revision, &spec.container.name),
+    );
+    let pid = client.create_task(id, &log).await?;
+    // Known before its first instruction: it may call us with it.
+    set_running(shared, id, &spec.instance, pid);
+    client.start(id, "").await?;
+    Ok(pid)
+}
+
+fn set_running(shared: &Shared, id: &str, instance: &Instance, pid: u32) {
+    if let Some(entry) = shared.registry().of_mut(id, instance) {
+        entry.pid = Some(pid);
+        entry.record.phase = Phase::Running;
+        write_record(shared, id, &entry.record);
+    }
+}
+
+fn write_record(shared: &Shared, id: &str, record: &Record) {
+    if let Err(error) = record.write(&shared.config.instance(id)) {
+        // It is known in memory; lost only if we are killed before it changes again.
+        tracing::warn!(id, %error, "cannot write the record of an instance");
+    }
+}
+
+fn labels(spec: &StartSpec) -> HashMap<String, String> {
+    let mut labels = HashMap::from([
+        (
+            label::CONTAINER.to_owned(),
+            spec.instance.container.to_string(),
+        ),
+        (
+            label::FINGERPRINT.to_owned(),
+            spec.instance.fingerprint.to_string(),
+        ),
+        (
+            label::GENERATION.to_owned(),
+            spec.instance.generation.to_string(),
+        ),
+        (label::REVISION.to_owned(), spec.revision.to_string()),
+        (label::READY.to_owned(), "false".to_owned()),
+    ]);
+    if let Some(root) = &spec.container.root {
+        labels.insert(label::IMAGE.to_owned(), root.object.to_string());
+    }
+    labels
+}
+
+/// A file as the shim takes it: a URL, in which some bytes need to be written otherwise.
+fn log_url(path: &Path) -> String {
+    let mut url = "file://".to_owned();
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'/' | b'-' | b'.' | b'_' | b'~' => url.push(char::from(*byte)),
+            byte if byte.is_ascii_alphanumeric() => url.push(char::from(*byte)),
+            byte => url.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    url
+}
+
+/// Everything on this machine that an instance needs before containerd is asked. Blocks.
+fn set_up(shared: &Shared, id: &str, spec: &StartSpec) -> Result<Option<Described>, Failure> {
+    let config = &shared.config;
+    let container = &spec.container;
+    let oci = match &container.kind {
+        Kind::Oci(oci) => Some(oci.as_ref()),
+        Kind::Lxc { .. } => None,
+    };
+    let logs = oci.map_or_else(Logs::default, |oci| oci.logs);
+    let record = Record {
+        container: spec.instance.container.clone(),
+        fingerprint: spec.instance.fingerprint,
+        generation: spec.instance.generation,
+        revision: spec.revision.clone(),
+        phase: Phase::Preparing,
+        ready: false,
+        image: container.root.as_ref().map(|root| root.object),
+        log_max_bytes: logs.max_bytes,
+        log_files: logs.files,
+    };
+    // Before the first mount, so that all of it is found after a kill.
+    let folder = config.instance(id);
+    let named = |error: std::io::Error| {
+        Failure::Other(format!("cannot write {}: {error}", folder.display()))
+    };
+    std::fs::create_dir_all(&folder).map_err(named)?;
+    record.write(&folder).map_err(named)?;
+    shared.registry().insert(id, record);
+    if let Some(root) = &container.root {
+        let _images = shared
+            .images
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        rootfs::mount_image(config, root)?;
+    }
+    let root = rootfs::set_up(config, id, &spec.revision, container)?;
+    let (Some(oci), Some(_)) = (oci, &container.root) else {
+        return Ok(None);
+    };
+    let image = image_config(shared, container, oci)?;
+    let cgroup = config.cgroup(id);
+    let places = Places {
+        rootfs: &root.rootfs,
+        cgroup: &cgroup,
+        sockets: &config.sockets_dir,
+        volumes: &root.volumes,
+        shim_group: config.share_shims.then(|| container.group.to_string()),
+    };
+    let described = spec::describe(container, oci, &image, &places).map_err(RootError::from)?;
+    std::fs::write(folder.join("process.json"), &described.process).map_err(named)?;
+    let log = config.console_log(&spec.revision, &container.name);
+    shared
+        .logs
+        .follow(&log, logs)
+        .map_err(|error| Failure::Other(format!("cannot write {}: {error}", log.display())))?;
+    Ok(Some(described))
+}
+
+fn image_config(shared: &Shared, container: &Container, oci: &Oci) -> Result<ImageConfig, Failure> {
+    let (bytes, name) = match &oci.image_config {
+        None => return Ok(ImageConfig::default()),
+        Some(ImageConfigOf::Inline(text)) => (text.clone().into_bytes(), "inline".to_owned()),
+        Some(ImageConfigOf::Object(object)) => (
+            rootfs::read_image_config(&shared.config, *object)?,
+            object.to_string(),
+        ),
+    };
+    ImageConfig::parse(&bytes).map_err(|error| {
+        Failure::Other(format!(
+            "image configuration of {} ({name}) cannot be read: {error}",
+            container.name
+        ))
+    })
+}
+
+/// Carries [`device::ports::RuntimeCommand::Mount`] out.
+pub(crate) async fn mount(shared: &Arc<Shared>, spec: StartSpec) {
+    let id = instance_id(&spec.instance.container, spec.instance.fingerprint);
+    let mounted = until_answered(shared, |client| attempt_mount(shared, client, &id, &spec)).await;
+    match mounted {
+        Ok(()) => {
+            if let Some(entry) = shared.registry().of_mut(&id, &spec.instance) {
+                entry.record.phase = Phase::Mounted;
+                write_record(shared, &id, &entry.record);
+            }
+            shared.tell(RuntimeEvent::Mounted(spec.instance));
+        }
+        Err(error) => fail(shared, &id, spec.instance, &error).await,
+    }
+}
+
+async fn attempt_mount(
+    shared: &Arc<Shared>,
+    client: Client,
+    id: &str,
+    spec: &StartSpec,
+) -> Result<(), Failure> {
+    remove_versions(shared, &client, &spec.instance, id).await?;
+    let (id, spec) = (id.to_owned(), spec.clone());
+    blocking(shared, move |shared| set_up(shared, &id, &spec))
+        .await?
+        .map(drop)
+}
+
+/// Takes what a failed start left away, then says that it failed.
+async fn fail(shared: &Arc<Shared>, id: &str, instance: Instance, error: &Failure) {
+    let reason = error.to_string();
+    tracing::warn!(container = %instance.container, reason, "container could not be started");
+    remove_surely(shared, id, Keep::Nothing).await;
+    shared.tell(RuntimeEvent::StartFailed {
+        instance,
+        error: reason,
+    });
+}
+
+/// Takes everything of the same container away that is there, whatever its version.
+async fn remove_versions(
+    shared: &Arc<Shared>,
+    client: &Client,
+    instance: &Instance,
+    id: &str,
+) -> Result<(), Failure> {
+    let versions = shared.registry().ids_of(&instance.container);
+    for version in versions {
+        remove(shared, client, &version, Keep::Nothing).await?;
+        if version != id {
+            blocking(shared, move |shared| {
+                rootfs::forget_boot_volumes(&shared.config, &version)
+            })
+            .await??;
+        }
+    }
+    Ok(())
+}
+
+/// Waits for the end of an instance's first process and tells it.
+pub(crate) fn follow(shared: &Arc<Shared>, id: String, instance: Instance) {
+    let shared = Arc::clone(shared);
+    tokio::spawn(async move {
+        let code = loop {
+            let up = shared.link.up().await;
+            match up.client.wait(&id, "").await {
+                Ok(code) => break code,
+                Err(error) if error.is_lost() => shared.link.lost(up.epoch, &error),
+                // containerd lost its store: what is left of it is cleaned up like any other end.
+                Err(error) if error.is(Code::NotFound) => break UNKNOWN_EXIT,
+                Err(error) => {
+                    tracing::warn!(id, %error, "cannot wait for a container; asking again");
+                    tokio::time::sleep(ASK_AGAIN).await;
+                }
+            }
+            // Removed by a stop or by a new start meanwhile.
+            if shared.registry().of_mut(&id, &instance).is_none() {
+                return;
+            }
+        };
+        ended(&shared, &id, instance, code);
+    });
+}
+
+fn ended(shared: &Shared, id: &str, instance: Instance, code: u32) {
+    let out_of_memory = shared.cgroups.ran_out_of_memory(&shared.config.cgroup(id));
+    let exit = Exit {
+        code,
+        out_of_memory,
+    };
+    let told = {
+        let mut registry = shared.registry();
+        let Some(entry) = registry.of_mut(id, &instance) else {
+            return;
+        };
+        entry.record.phase = Phase::ended(exit);
+        entry.pid = None;
+        write_record(shared, id, &entry.record);
+        entry.exited.clone()
+    };
+    // In line before a restart can be, so that this is done while the loop thinks.
+    shared.queue(Work::Clean {
+        id: id.to_owned(),
+        instance: instance.clone(),
+    });
+    shared.tell(RuntimeEvent::Exited { instance, exit });
+    told.send_replace(Some(exit));
+}
+
+/// Frees what an instance used that ended by itself.
+pub(crate) async fn clean(shared: &Arc<Shared>, id: &str, instance: &Instance) {
+    if shared.registry().of_mut(id, instance).is_some() {
+        remove_surely(shared, id, Keep::Record).await;
+    }
+}
+
+/// Carries [`device::ports::RuntimeCommand::Stop`] out.
+pub(crate) async fn stop(shared: &Arc<Shared>, instance: Instance, signal: u32, timeout: Duration) {
+    let id = instance_id(&instance.container, instance.fingerprint);
+    // What was found at the first connection is known only then.
+    shared.link.up().await;
+    let running = {
+        let mut registry = shared.registry();
+        match registry.of_mut(&id, &instance) {
+            Some(entry) => Some((entry.pid.is_some(), entry.exited.subscribe())),
+            None => None,
+        }
+    };
+    let Some((runs, mut exited)) = running else {
+        shared.tell(RuntimeEvent::Stopped(instance));
+        return;
+    };
+    if runs {
+        send(shared, &id, signal).await;
+        if !has_ended(&mut exited, timeout).await {
+            send(shared, &id, SIGKILL).await;
+            if !has_ended(&mut exited, KILL).await {
+                tracing::warn!(id, "container does not end after SIGKILL");
+            }
+        }
+    }
+    remove_surely(shared, &id, Keep::Nothing).await;
+    shared.tell(RuntimeEvent::Stopped(instance));
+}
+
+/// Sends a signal; when that cannot be done, the harder way comes next.
+async fn send(shared: &Shared, id: &str, signal: u32) {
+    let sent = until_answered(shared, |client| async move {
+        Ok(client.kill(id, "", signal).await?)
+    })
+    .await;
+    if let Err(error) = sent {
+        tracing::warn!(id, signal, %error, "cannot signal a container");
+    }
+}
+
+async fn has_ended(exited: &mut watch::Receiver<Option<Exit>>, within: Duration) -> bool {
+    tokio::time::timeout(within, exited.wait_for(Option::is_some))
+        .await
+        .is_ok()
+}
+
+/// Carries [`device::ports::RuntimeCommand::MarkReady`] out.
+pub(crate) async fn mark_ready(shared: &Arc<Shared>, instance: &Instance) {
+    let id = instance_id(&instance.container, instance.fingerprint);
+    shared.link.up().await;
+    {
+        let mut registry = shared.registry();
+        let Some(entry) = registry.of_mut(&id, instance) else {
+            return;
+        };
+        entry.record.ready = true;
+        write_record(shared, &id, &entry.record);
+        if entry.pid.is_none() {
+            return;
+        }
+    }
+    let id = id.as_str();
+    let marked = until_answered(shared, |client| async move {
+        let labelled = client.set_label(id, label::READY, "true").await;
+        Ok(gone_is_fine(labelled)?)
+    })
+    .await;
+    if let Err(error) = marked {
+        tracing::warn!(id, %error, "cannot mark a container as ready in containerd");
+    }
+}
+
+/// Removes an instance on whatever connection there is; what cannot be removed is told to the log and tried again at the next start.
+async fn remove_surely(shared: &Arc<Shared>, id: &str, keep: Keep) {
+    let removed = until_answered(shared, |client| async move {
+        remove(shared, &client, id, keep).await
+    })
+    .await;
+    if let Err(error) = removed {
+        tracing::error!(id, %error, "cannot remove all of an instance");
+    }
+}
+
+/// Takes an instance away: task, container, processes, mounts, and its record unless that is kept.
+pub(crate) async fn remove(
+    shared: &Arc<Shared>,
+    client: &Client,
+    id: &str,
+    keep: Keep,
+) -> Result<(), Failure> {
+    let known = remove_task(client, id).await?;
+    let (name, image) = (id.to_owned(), shared.registry().image_of(id));
+    // What containerd does not know may run all the same: its store was deleted, or its shim was killed.
+    blocking(shared, move |shared| end_processes(shared, &name, known)).await?;
+    gone_is_fine(client.delete_container(id).await)?;
+    let name = id.to_owned();
+    let taken = blocking(shared, move |shared| take_down(shared, &name, image, keep)).await?;
+    if keep == Keep::Nothing {
+        shared.registry().remove(id);
+    }
+    taken
+}
+
+/// Ends and deletes a task; `false` when containerd does not know it or cannot end it.
+async fn remove_task(client: &Client, id: &str) -> Result<bool, CallError> {
+    match client.delete_task(id).await {
+        Ok(()) => return Ok(true),
+        Err(error) if error.is_lost() => return Err(error),
+        Err(error) if error.is(Code::NotFound) => return Ok(false),
+        // It runs.
+        Err(_) => {}
+    }
+    for attempt in [
+        client.kill(id, "", SIGKILL).await,
+        wait_bounded(client, id).await,
+    ] {
+        match attempt {
+            Err(error) if error.is_lost() => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    match client.delete_task(id).await {
+        Ok(()) => Ok(true),
+        Err(error) if error.is_lost() => Err(error),
+        Err(error) => {
+            tracing::warn!(id, %error, "containerd cannot delete a task");
+            Ok(false)
+        }
+    }
+}
+
+async fn wait_bounded(client: &Client, id: &str) -> Result<(), CallError> {
+    match tokio::time::timeout(KILL, client.wait(id, "")).await {
+        Ok(ended) => ended.map(drop),
+        Err(_) => Ok(()),
+    }
+}
+
+/// Ends whatever is left in the control group, and the shim when containerd has no hold on it. Blocks.
+fn end_processes(shared: &Shared, id: &str, known: bool) {
+    let group = shared.config.cgroup(id);
+    if !known {
+        let socket = shared.config.address.socket();
+        for shim in process::find(|arguments| is_shim(arguments, &socket, &shared.config, id)) {
+            tracing::warn!(
+                id,
+                pid = shim.pid(),
+                "ending a shim that containerd has lost"
+            );
+            if let Err(error) = shim.kill().and_then(|()| shim.wait(KILL)) {
+                tracing::error!(id, %error, "cannot end a shim");
+            }
+        }
+    }
+    if let Err(error) = shared.cgroups.kill(&group, KILL) {
+        tracing::error!(id, %error, "cannot end the processes of a container");
+    }
+    if let Err(error) = shared.cgroups.remove(&group) {
+        tracing::debug!(id, %error, "control group stays");
+    }
+    if !known && let Err(error) = rootfs::forget_in_runc(&shared.config, id) {
+        tracing::warn!(id, %error, "cannot clean up after runc");
+    }
+}
+
+/// `containerd-shim-runc-v2 -namespace <ns> -id <id> -address <socket> …`
+fn is_shim(arguments: &[Vec<u8>], socket: &Path, config: &crate::config::Config, id: &str) -> bool {
+    let Some((program, flags)) = arguments.split_first() else {
+        return false;
+    };
+    let has = |flag: &[u8], value: &[u8]| {
+        flags
+            .windows(2)
+            .any(|pair| matches!(pair, [a, b] if a == flag && b == value))
+    };
+    program.windows(15).any(|part| part == b"containerd-shim")
+        && has(b"-namespace", config.namespace.as_bytes())
+        && has(b"-id", id.as_bytes())
+        && has(b"-address", socket.as_os_str().as_encoded_bytes())
+}
+
+/// Takes the mounts of an instance away, and its image when nothing else uses it. Blocks.
+fn take_down(
+    shared: &Shared,
+    id: &str,
+    image: Option<ObjectId>,
+    keep: Keep,
+) -> Result<(), Failure> {
+    let config = &shared.config;
+    let record = Record::read(&config.instance(id));
+    match keep {
+        Keep::Nothing => rootfs::take_down(config, id)?,
+        Keep::Record => rootfs::unmount_root(config, id)?,
+    }
+    if let Some(record) = record {
+        shared
+            .logs
+            .forget(&config.console_log(&record.revision, &record.container));
+    }
+    let Some(image) = image else {
+        return Ok(());
+    };
+    let _images = shared
+        .images
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let used = {
+        let mut registry = shared.registry();
+        registry.release_image(id);
+        registry.uses(image)
+    };
+    if !used {
+        rootfs::unmount_image(config, image)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn log_urls() {
+        assert_eq!(log_url(Path::new("/a-b/c.d")), "file:///a-b/c.d");
+        assert_eq!(
+            log_url(Path::new("/a b/ü%?#")),
+            "file:///a%20b/%C3%BC%25%3F%23"
+        );
+    }
+}

@@ -1,0 +1,186 @@
+//! The connection to containerd: made, watched, made again.
+//!
+//! Whoever needs containerd asks for the connection and waits until there is one; whoever finds it lost says so. One task makes it
+//! again. Before the first one is given out, what is on the machine was compared with what containerd knows.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use device::ports::RuntimeEvent;
+use tokio::sync::{mpsc, watch};
+
+use crate::client::{CallError, Client};
+use crate::config::Address;
+use crate::runtime::Shared;
+use crate::supervise::Supervisor;
+
+/// Pause between two attempts to connect while containerd starts.
+const POLL: Duration = Duration::from_millis(3);
+/// And when it has not come for a while.
+const POLL_SLOW: Duration = Duration::from_millis(200);
+const POLL_SLOW_AFTER: Duration = Duration::from_secs(2);
+/// Silence after which the loop is told, when there was no connection yet.
+const TELL_AFTER: Duration = Duration::from_secs(2);
+/// Silence after which a private containerd that runs is killed.
+const HANGS_AFTER: Duration = Duration::from_secs(20);
+
+/// A connection, and which one it is.
+#[derive(Debug, Clone)]
+pub(crate) struct Up {
+    pub(crate) client: Client,
+    pub(crate) epoch: u64,
+}
+
+/// The connection as everybody sees it.
+#[derive(Debug)]
+pub(crate) struct Link {
+    up: watch::Sender<Option<Up>>,
+    lost: mpsc::UnboundedSender<(u64, String)>,
+}
+
+/// The other end, for the task that makes it.
+pub(crate) struct Maker {
+    lost: mpsc::UnboundedReceiver<(u64, String)>,
+    stop: mpsc::Receiver<tokio::sync::oneshot::Sender<()>>,
+}
+
+/// Stops the task and a private containerd.
+pub(crate) type Stopper = mpsc::Sender<tokio::sync::oneshot::Sender<()>>;
+
+impl Link {
+    pub(crate) fn new() -> (Self, Maker, Stopper) {
+        let (lost, told) = mpsc::unbounded_channel();
+        let (stopper, stop) = mpsc::channel(1);
+        (
+            Self {
+                up: watch::Sender::new(None),
+                lost,
+            },
+            Maker { lost: told, stop },
+            stopper,
+        )
+    }
+
+    /// Waits for a connection.
+    pub(crate) async fn up(&self) -> Up {
+        let mut seen = self.up.subscribe();
+        loop {
+            if let Some(up) = seen.borrow_and_update().clone() {
+                return up;
+            }
+            // The sender lives in `self`.
+            seen.changed().await.ok();
+        }
+    }
+
+    /// Says that a connection is lost.
+    pub(crate) fn lost(&self, epoch: u64, error: &CallError) {
+        self.up.send_if_modified(|up| {
+            let ours = up.as_ref().is_some_and(|up| up.epoch == epoch);
+            if ours {
+                *up = None;
+            }
+            ours
+        });
+        // The task is gone only when the program ends.
+        self.lost.send((epoch, error.to_string())).ok();
+    }
+}
+
+/// Makes and watches connections until it is told to stop.
+pub(crate) async fn run(shared: Arc<Shared>, mut maker: Maker) {
+    let mut supervisor = match &shared.config.address {
+        Address::Spawn(spawn) => Some(Supervisor::new(spawn.clone())),
+        Address::Connect(_) => None,
+    };
+    let mut epoch = 0;
+    let mut told = false;
+    loop {
+        let client = tokio::select! {
+            client = connect(&shared, &mut supervisor, &mut told) => client,
+            Some(done) = maker.stop.recv() => return stop(supervisor, done),
+        };
+        epoch += 1;
+        if epoch == 1
+            && let Err(error) = crate::recover::recover(&shared, &client).await
+        {
+            tracing::warn!(%error, "cannot look at what runs; trying again");
+            epoch = 0;
+            tokio::time::sleep(POLL_SLOW).await;
+            continue;
+        }
+        shared.link.up.send_replace(Some(Up {
+            client: client.clone(),
+            epoch,
+        }));
+        shared.tell(RuntimeEvent::Connected);
+        let reason = tokio::select! {
+            error = client.until_lost() => error.to_string(),
+            reason = lost(&mut maker.lost, epoch) => reason,
+            Some(done) = maker.stop.recv() => {
+                shared.link.up.send_replace(None);
+                return stop(supervisor, done);
+            }
+        };
+        shared.link.up.send_replace(None);
+        tracing::warn!(reason, "connection to containerd lost");
+        told = true;
+        shared.tell(RuntimeEvent::Disconnected { reason });
+    }
+}
+
+async fn lost(told: &mut mpsc::UnboundedReceiver<(u64, String)>, epoch: u64) -> String {
+    loop {
+        match told.recv().await {
+            Some((of, reason)) if of == epoch => return reason,
+            // News of an earlier connection.
+            Some(_) => {}
+            None => std::future::pending().await,
+        }
+    }
+}
+
+fn stop(supervisor: Option<Supervisor>, done: tokio::sync::oneshot::Sender<()>) {
+    if let Some(mut supervisor) = supervisor {
+        supervisor.stop();
+    }
+    // Nobody waits when this fails.
+    done.send(()).ok();
+}
+
+async fn connect(shared: &Shared, supervisor: &mut Option<Supervisor>, told: &mut bool) -> Client {
+    let socket = shared.config.address.socket();
+    let since = Instant::now();
+    let mut hangs_since = Instant::now();
+    loop {
+        let mut problem = None;
+        if let Some(supervisor) = supervisor {
+            tokio::time::sleep(supervisor.pause()).await;
+            if let Err(error) = supervisor.ensure() {
+                problem = Some(error.to_string());
+            }
+        }
+        match Client::connect(&socket, shared.namespace.clone()).await {
+            Ok(client) => return client,
+            Err(error) => {
+                let problem = problem.unwrap_or_else(|| error.to_string());
+                if !*told && since.elapsed() > TELL_AFTER {
+                    *told = true;
+                    shared.tell(RuntimeEvent::Disconnected { reason: problem });
+                }
+            }
+        }
+        if let Some(supervisor) = supervisor
+            && hangs_since.elapsed() > HANGS_AFTER
+        {
+            supervisor.kill();
+            hangs_since = Instant::now();
+        }
+        let poll = if since.elapsed() > POLL_SLOW_AFTER {
+            POLL_SLOW
+        } else {
+            POLL
+        };
+        tokio::time::sleep(poll).await;
+    }
+}

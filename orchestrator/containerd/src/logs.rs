@@ -1,0 +1,215 @@
+//! Log files of containers, kept within their size.
+//!
+//! The shim of a container writes its output to the end of `console.log` by itself, so that nothing is lost or blocked
+//! while this program is away. One thread here is told by the kernel (inotify) when a file grows; a file over its limit is
+//! copied to `console.log.1` and emptied in place, because the shim keeps it open. Lines that are written between copy and
+//! emptying are lost: that is the price for a container that never waits for us.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use linux::watch::FileWatch;
+use model::container::Logs;
+
+/// Pause after a round of rotations: bounds the work that a container can cause, and with its speed the overshoot.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Follows the log files of all containers.
+#[derive(Debug, Clone)]
+pub(crate) struct LogKeeper {
+    watch: Arc<FileWatch>,
+    files: Arc<Mutex<BTreeMap<i32, (PathBuf, Logs)>>>,
+}
+
+impl LogKeeper {
+    /// Starts the thread. It lives as long as the program.
+    pub(crate) fn start() -> io::Result<Self> {
+        let keeper = Self {
+            watch: Arc::new(FileWatch::new()?),
+            files: Arc::default(),
+        };
+        let thread = keeper.clone();
+        std::thread::Builder::new()
+            .name("logs".to_owned())
+            .stack_size(64 << 10)
+            .spawn(move || thread.run())?;
+        Ok(keeper)
+    }
+
+    /// Makes the file when it is not there, and keeps it within its size from now on.
+    pub(crate) fn follow(&self, path: &Path, limits: Logs) -> io::Result<()> {
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        OpenOptions::new().create(true).append(true).open(path)?;
+        let watch = self.watch.add(path)?;
+        self.files().insert(watch, (path.to_owned(), limits));
+        rotate_if_full(path, limits)
+    }
+
+    /// Forgets a file.
+    pub(crate) fn forget(&self, path: &Path) {
+        let mut files = self.files();
+        let found = files
+            .iter()
+            .find(|(_, (other, _))| other == path)
+            .map(|(watch, _)| *watch);
+        if let Some(watch) = found {
+            files.remove(&watch);
+            drop(files);
+            self.watch.remove(watch);
+        }
+    }
+
+    fn files(&self) -> MutexGuard<'_, BTreeMap<i32, (PathBuf, Logs)>> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self) {
+        loop {
+            let changed = match self.watch.wait() {
+                Ok(changed) => changed,
+                Err(error) => {
+                    tracing::error!(%error, "log files are no longer kept within their size");
+                    return;
+                }
+            };
+            for watch in changed {
+                let found = self.files().get(&watch).cloned();
+                if let Some((path, limits)) = found
+                    && let Err(error) = rotate_if_full(&path, limits)
+                {
+                    tracing::warn!(path = %path.display(), %error, "cannot rotate a log file");
+                }
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+}
+
+/// Keeps `path` below its size: its content goes to `path.1`, that to `path.2`, and so on.
+fn rotate_if_full(path: &Path, limits: Logs) -> io::Result<()> {
+    let length = match fs::metadata(path) {
+        Ok(found) => found.len(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if length <= limits.max_bytes {
+        return Ok(());
+    }
+    let mut file = OpenOptions::new().read(true).write(true).open(path)?;
+    let copied = if limits.files > 0 {
+        keep_copy(path, &mut file, length, limits)
+    } else {
+        Ok(())
+    };
+    // Also when there is no room for a copy: a full disk is worse than a lost log.
+    file.set_len(0)?;
+    copied
+}
+
+/// Copies the newest `max_bytes` of the file.
+fn keep_copy(path: &Path, file: &mut File, length: u64, limits: Logs) -> io::Result<()> {
+    let new = numbered(path, 0);
+    file.seek(SeekFrom::Start(length.saturating_sub(limits.max_bytes)))?;
+    let written = File::create(&new)
+        .and_then(|mut copy| io::copy(&mut file.take(limits.max_bytes), &mut copy));
+    if let Err(error) = written {
+        fs::remove_file(&new).ok();
+        return Err(error);
+    }
+    for number in (1..limits.files).rev() {
+        match fs::rename(numbered(path, number), numbered(path, number + 1)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    fs::rename(&new, numbered(path, 1))
+}
+
+/// `console.log.<n>`; 0 is the copy that is being written.
+fn numbered(path: &Path, number: u32) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    match number {
+        0 => name.push(".new"),
+        number => name.push(format!(".{number}")),
+    }
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    fn folder(name: &str) -> PathBuf {
+        let folder =
+            std::env::temp_dir().join(format!("coxswain-logs-{name}-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        folder
+    }
+
+    #[test]
+    fn rotates_in_place_and_keeps_the_newest() {
+        let folder = folder("rotate");
+        let path = folder.join("console.log");
+        let limits = Logs {
+            max_bytes: 10,
+            files: 2,
+        };
+        let mut writer = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .unwrap();
+        for text in [
+            "aaaa\nbbbb\ncccc\n",
+            "dddd\n",
+            "eeeeeeeeee\n",
+            "ffffffffff\n",
+        ] {
+            writer.write_all(text.as_bytes()).unwrap();
+            rotate_if_full(&path, limits).unwrap();
+        }
+        let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap_or_default();
+        assert_eq!(read("console.log"), "");
+        assert_eq!(read("console.log.1"), "fffffffff\n");
+        assert_eq!(read("console.log.2"), "eeeeeeeee\n");
+        assert!(!folder.join("console.log.3").exists());
+        assert!(!folder.join("console.log.new").exists());
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_flood_stays_near_its_limit() {
+        let folder = folder("flood");
+        let path = folder.join("console.log");
+        let keeper = LogKeeper::start().unwrap();
+        keeper
+            .follow(
+                &path,
+                Logs {
+                    max_bytes: 4096,
+                    files: 1,
+                },
+            )
+            .unwrap();
+        let mut writer = OpenOptions::new().append(true).open(&path).unwrap();
+        for _ in 0..100 {
+            writer.write_all(&[b'x'; 1024]).unwrap();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let end = std::time::Instant::now() + Duration::from_secs(10);
+        while fs::metadata(&path).unwrap().len() > 4096 {
+            assert!(std::time::Instant::now() < end, "not rotated");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(fs::metadata(numbered(&path, 1)).unwrap().len() <= 4096);
+        keeper.forget(&path);
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}

@@ -1,0 +1,66 @@
+//! Files that somebody else writes to: which of them changed.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::inotify::{self, CreateFlags, Reader, WatchFlags};
+use rustix::io::Errno;
+
+/// Events that one wait takes; what is left comes with the next.
+const EVENTS_MAX: usize = 256;
+
+/// A set of watched files. Shared by threads: files may be added while another one waits.
+#[derive(Debug)]
+pub struct FileWatch {
+    fd: OwnedFd,
+}
+
+impl FileWatch {
+    /// An empty set.
+    ///
+    /// # Errors
+    /// When the user's limit of inotify instances is reached.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            fd: inotify::init(CreateFlags::CLOEXEC)?,
+        })
+    }
+
+    /// Adds a file; its number in what [`FileWatch::wait`] tells. The same file has the same number.
+    ///
+    /// # Errors
+    /// `NotFound`; `ENOSPC` when the user's limit of watches is reached.
+    pub fn add(&self, path: &Path) -> io::Result<i32> {
+        Ok(inotify::add_watch(&self.fd, path, WatchFlags::MODIFY)?)
+    }
+
+    /// Removes a file.
+    pub fn remove(&self, number: i32) {
+        // EINVAL: the file was deleted, and its watch with it.
+        inotify::remove_watch(&self.fd, number).ok();
+    }
+
+    /// Waits until files change; their numbers, each once.
+    ///
+    /// # Errors
+    /// As the kernel gives them.
+    pub fn wait(&self) -> io::Result<Vec<i32>> {
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut reader = Reader::new(&self.fd, &mut buffer);
+        let mut changed = Vec::new();
+        loop {
+            match reader.next() {
+                Ok(event) => changed.push(event.wd()),
+                Err(Errno::INTR) => continue,
+                Err(errno) => return Err(errno.into()),
+            }
+            if reader.is_buffer_empty() || changed.len() >= EVENTS_MAX {
+                changed.sort_unstable();
+                changed.dedup();
+                return Ok(changed);
+            }
+        }
+    }
+}
