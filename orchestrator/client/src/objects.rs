@@ -138,7 +138,10 @@ impl Client {
             match opened {
                 // When nobody wants more, the request has ended with an error of its own.
                 Ok(file) => sender.pump(&mut file.take(size - offset)).ok(),
-                Err(error) => Some(sender.fail(error)),
+                Err(error) => {
+                    sender.fail(error);
+                    None
+                }
             };
         });
         let mut done = offset;

@@ -1,0 +1,336 @@
+//! Carries commands out: one call or a few, then a table, a text, or JSON.
+
+use std::cell::RefCell;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use api::messages::pantavisor::{Action, CommandBody, Op};
+use client::{Client, Events, Subject, Timeouts};
+use model::metadata::MetaKind;
+use model::{ContainerName, RevisionId};
+use serde::Serialize;
+
+use crate::cli::{
+    Cli, Command, EventsArgs, MetaAction, MetaCommand, ObjectsCommand, Signal, StepsCommand,
+    SubjectName,
+};
+use crate::failure::{Exit, Failure};
+use crate::terminal::{Look, clean_lines, print, print_bytes};
+use crate::{follow, generate, install, logs, screen};
+
+/// Where the control socket is, first one first.
+const SOCKETS: [&str; 2] = ["/run/coxswain/control.sock", "/pantavisor/pv-ctrl"];
+/// How long `events` without `--follow` waits for one more event that is kept.
+const EVENTS_QUIET: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// What every command needs.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) client: Client,
+    pub(crate) look: Look,
+    pub(crate) json: bool,
+    /// What a person must know when the command is interrupted.
+    pub(crate) interrupted: RefCell<String>,
+}
+
+impl Context {
+    /// Prints a message for a program, or a text for a person.
+    pub(crate) fn show<T: Serialize + ?Sized>(
+        &self,
+        message: &T,
+        text: impl FnOnce(&T) -> String,
+    ) -> Result<(), Failure> {
+        if self.json {
+            print(&json_line(message))?;
+        } else {
+            print(&text(message))?;
+        }
+        Ok(())
+    }
+
+    /// Says that something was done.
+    pub(crate) fn done(&self, text: &str) -> Result<(), Failure> {
+        self.show(&serde_json::json!({ "done": true }), |_| {
+            format!("{text}\n")
+        })
+    }
+}
+
+/// One line of JSON.
+pub(crate) fn json_line<T: Serialize + ?Sized>(message: &T) -> String {
+    let mut line =
+        serde_json::to_string(message).expect("messages are made of strings, numbers and lists");
+    line.push('\n');
+    line
+}
+
+/// Carries a command line out.
+pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
+    let command = match cli.command {
+        Command::Completions { shell } => {
+            print_bytes(&generate::completions(shell))?;
+            return Ok(Exit::Good);
+        }
+        Command::Man {
+            folder: Some(folder),
+        } => {
+            generate::man_pages(&folder)?;
+            return Ok(Exit::Good);
+        }
+        Command::Man { folder: None } => {
+            print_bytes(&generate::man()?)?;
+            return Ok(Exit::Good);
+        }
+        Command::Reference => {
+            print(&generate::reference())?;
+            return Ok(Exit::Good);
+        }
+        other => other,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Failed, "cannot start").because(error.to_string()))?;
+    let result = runtime.block_on(async {
+        let context = Context {
+            client: Client::new(socket(cli.global.socket), Timeouts::default())?,
+            look: Look::new(cli.global.color),
+            json: cli.global.json,
+            interrupted: RefCell::default(),
+        };
+        tokio::select! {
+            result = dispatch(&context, command) => result,
+            _ = tokio::signal::ctrl_c() => {
+                let mut failure = Failure::new(Exit::Interrupted, "interrupted");
+                let hint = context.interrupted.take();
+                if !hint.is_empty() {
+                    failure = failure.remedy(hint);
+                }
+                Err(failure)
+            }
+        }
+    });
+    // A reader thread may still wait for a slow disk; nothing of it is wanted any more.
+    runtime.shutdown_background();
+    result
+}
+
+fn socket(given: Option<PathBuf>) -> PathBuf {
+    given.unwrap_or_else(|| {
+        let there = SOCKETS.iter().find(|path| Path::new(path).exists());
+        there.unwrap_or(&SOCKETS[0]).into()
+    })
+}
+
+async fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> {
+    let client = &context.client;
+    let look = &context.look;
+    match command {
+        Command::Status => {
+            context.show(&client.status().await?, |status| {
+                screen::status(status, look)
+            })?;
+        }
+        Command::Ps => {
+            let status = client.status().await?;
+            context.show(&status.containers, |list| screen::containers(list, look))?;
+        }
+        Command::Groups => {
+            let status = client.status().await?;
+            context.show(&status.groups, |list| screen::groups(list, look))?;
+        }
+        Command::Steps { command: None } => {
+            let steps = client.revisions().await?;
+            let status = if context.json {
+                None
+            } else {
+                Some(client.status().await?)
+            };
+            context.show(&steps, |steps| screen::steps(steps, status.as_ref(), look))?;
+        }
+        Command::Steps {
+            command: Some(StepsCommand::Show { revision }),
+        } => {
+            print_bytes(&client.manifest(revision.as_ref()).await?)?;
+        }
+        Command::Steps {
+            command: Some(StepsCommand::Progress(args)),
+        }
+        | Command::Progress(args) => return follow::progress(context, args).await,
+        Command::Objects { command } => objects(context, command).await?,
+        Command::Install(args) => return install::install(context, args).await,
+        Command::Run(args) => return follow::run(context, args).await,
+        Command::Rollback(args) => return follow::roll_back(context, args).await,
+        Command::Logs(args) => logs::logs(context, args).await?,
+        Command::Events(args) => events(context, args).await?,
+        Command::Why { subject } => {
+            let subject = match &subject {
+                None => Subject::Device,
+                Some(SubjectName::Container(name)) => Subject::Container(name),
+                Some(SubjectName::Revision(name)) => Subject::Revision(name),
+            };
+            context.show(&client.why(subject).await?, |why| screen::why(why, look))?;
+        }
+        Command::Failures { id: None } => {
+            context.show(&client.failures().await?, |list| {
+                screen::failures(list, look)
+            })?;
+        }
+        Command::Failures { id: Some(id) } => {
+            context.show(&client.failure(id).await?, |failure| {
+                screen::failure(failure, look)
+            })?;
+        }
+        Command::Meta(command) => meta(context, command).await?,
+        Command::Gc => {
+            let reclaimed = client.collect().await?;
+            let message = api::messages::pantavisor::Reclaimed { reclaimed };
+            context.show(&message, |_| {
+                format!("freed {}\n", crate::units::bytes(reclaimed))
+            })?;
+        }
+        Command::Start(args) => control(context, &args.container, Action::Start).await?,
+        Command::Stop(args) => control(context, &args.container, Action::Stop).await?,
+        Command::Restart(args) => control(context, &args.container, Action::Restart).await?,
+        Command::Config => {
+            context.show(&client.configuration().await?, |list| {
+                screen::config(list, look)
+            })?;
+        }
+        Command::Reboot(args) => {
+            client
+                .command(&CommandBody::new(Op::RebootDevice, &args.message))
+                .await?;
+            context.done("the device restarts")?;
+        }
+        Command::Poweroff(args) => {
+            client
+                .command(&CommandBody::new(Op::PoweroffDevice, &args.message))
+                .await?;
+            context.done("the device switches itself off")?;
+        }
+        Command::MakeFactory { revision } => {
+            let name = revision.as_ref().map_or("", RevisionId::as_str);
+            client
+                .command(&CommandBody::new(Op::MakeFactory, name))
+                .await?;
+            let name = revision
+                .as_ref()
+                .map_or("the running revision", RevisionId::as_str);
+            context.done(&format!("{name} becomes revision 0"))?;
+        }
+        Command::Delete { revision } => {
+            client.delete_revision(&revision).await?;
+            context.done(&format!(
+                "removed {revision}; `coxctl gc` frees its objects"
+            ))?;
+        }
+        Command::Signal {
+            signal: Signal::Ready,
+        } => {
+            client.signal_ready().await?;
+            context.done("told that this container is ready")?;
+        }
+        Command::Completions { .. } | Command::Man { .. } | Command::Reference => {
+            unreachable!("carried out without a socket")
+        }
+    }
+    Ok(Exit::Good)
+}
+
+async fn control(
+    context: &Context,
+    container: &ContainerName,
+    action: Action,
+) -> Result<(), Failure> {
+    context.client.control(container, action).await?;
+    let done = match action {
+        Action::Start => "started",
+        Action::Stop => "stopped",
+        Action::Restart => "restarted",
+    };
+    context.done(&format!("{container} is being {done}"))
+}
+
+async fn objects(context: &Context, command: Option<ObjectsCommand>) -> Result<(), Failure> {
+    match command {
+        None => {
+            let list = context.client.objects().await?;
+            context.show(&list, |list| screen::objects(list, &context.look))
+        }
+        Some(ObjectsCommand::Rm { object }) => {
+            context.client.delete_object(&object).await?;
+            context.done(&format!("removed {object}"))
+        }
+        Some(ObjectsCommand::Get { object, output }) => {
+            let mut download = context.client.download(&object, 0).await?;
+            match output {
+                None => {
+                    while let Some(piece) = download.next().await? {
+                        print_bytes(&piece)?;
+                    }
+                }
+                Some(path) => {
+                    let failed = |error| Failure::file("write", &path, &error);
+                    let mut file = std::fs::File::create(&path).map_err(failed)?;
+                    while let Some(piece) = download.next().await? {
+                        file.write_all(&piece).map_err(failed)?;
+                    }
+                    file.sync_all().map_err(failed)?;
+                }
+            }
+            Ok(())
+        }
+    }
+}
+
+async fn meta(context: &Context, command: MetaCommand) -> Result<(), Failure> {
+    let client = &context.client;
+    let (kind, action) = match command {
+        MetaCommand::User(action) => (MetaKind::User, action),
+        MetaCommand::Device(action) => (MetaKind::Device, action),
+    };
+    match action {
+        MetaAction::Ls => {
+            let map = client.metadata(kind).await?;
+            context.show(&map, |map| screen::metadata(map, &context.look))
+        }
+        MetaAction::Get { key } => {
+            let mut map = client.metadata(kind).await?;
+            let value = map.remove(key.as_str()).ok_or_else(|| {
+                let what = format!("there is no key {:?}", key.as_str());
+                Failure::new(Exit::NotFound, what)
+                    .remedy("see `coxctl meta user ls` and `coxctl meta device ls`")
+            })?;
+            context.show(&value, |value| {
+                clean_lines(&screen::metadata_value(value)) + "\n"
+            })
+        }
+        MetaAction::Set { key, value } => {
+            client.put_metadata(kind, &key, value.into()).await?;
+            context.done(&format!("set {}", key.as_str()))
+        }
+        MetaAction::Rm { key } => {
+            client.delete_metadata(kind, &key).await?;
+            context.done(&format!("removed {}", key.as_str()))
+        }
+    }
+}
+
+async fn events(context: &Context, args: EventsArgs) -> Result<(), Failure> {
+    let since = args
+        .since
+        .or_else(|| (!args.follow).then(|| "0".to_owned()));
+    let mut events: Events = context.client.events(since, None).await?;
+    loop {
+        let event = if args.follow {
+            events.next().await?
+        } else {
+            match tokio::time::timeout(EVENTS_QUIET, events.next()).await {
+                Ok(event) => event?,
+                Err(_) => return Ok(()),
+            }
+        };
+        context.show(&event, |event| screen::event(event, &context.look))?;
+    }
+}
