@@ -81,8 +81,10 @@ pub struct Summary {
     pub passed: bool,
     /// Why the trial failed; only in [`Mode::Trial`].
     pub failure: Option<Failed>,
+    /// A container that is below its goal now, and why as far as that is known.
+    pub below: Option<Failed>,
     /// The container whose back-off policy asks for a restart of the machine; only in [`Mode::Normal`].
-    pub reboot: Option<ContainerName>,
+    pub reboot: Option<Failed>,
     /// Nothing is left of any container.
     pub gone: bool,
 }
@@ -105,7 +107,7 @@ pub struct Containers {
     expected: BTreeSet<Instance>,
     next_generation: u64,
     failure: Option<Failed>,
-    reboot: Option<ContainerName>,
+    reboot: Option<Failed>,
     commands: Vec<RuntimeCommand>,
 }
 
@@ -125,6 +127,9 @@ struct GroupRun {
 struct Entry {
     /// The version that is to run; `None`: it is to go.
     spec: Option<Arc<Container>>,
+    /// The version that was started last, when it is known: says how to stop it.
+    version: Option<Arc<Container>>,
+    /// Containers start in rising and stop in falling order of it.
     wave: u32,
     run: Run,
     /// The revision for which this version was started first: its revision volumes stay with it.
@@ -635,7 +640,10 @@ impl Containers {
             Next::Exhausted => match recovery.backoff {
                 BackoffPolicy::Never => gave_up,
                 BackoffPolicy::Reboot => {
-                    self.reboot.get_or_insert(name.clone());
+                    self.reboot.get_or_insert(Failed {
+                        container: name.clone(),
+                        cause: cause.clone(),
+                    });
                     gave_up
                 }
                 BackoffPolicy::Pause(pause) => {
@@ -685,7 +693,7 @@ impl Containers {
         };
         for instance in expected {
             let entry = self.entries.get_mut(&instance.container);
-            match entry.map(|entry| (&entry.run == &Run::Mounted { instance: instance.clone() }, entry)) {
+            match entry.map(|entry| (entry.run == Run::Mounted { instance: instance.clone() }, entry)) {
                 // Mounts that are gone are simply made again.
                 Some((true, entry)) => entry.run = Run::Absent,
                 Some((false, _)) => self.on_exited(now, &instance, vanished),
@@ -786,9 +794,25 @@ impl Containers {
             stable: reached && self.entries.values().all(|entry| entry.is_settled(now)),
             passed: self.decided && self.groups.iter().all(|group| group.passed),
             failure: self.failure.clone(),
+            below: self.below(),
             reboot: self.reboot.clone(),
             gone: self.listed && self.entries.values().all(|entry| entry.run == Run::Absent),
         }
+    }
+
+    fn below(&self) -> Option<Failed> {
+        let (name, entry) = self.entries.iter().find(|(_, entry)| !entry.reached())?;
+        let cause = match &entry.outcome {
+            Outcome::Waiting { cause, .. } | Outcome::GaveUp { cause } => cause.clone(),
+            Outcome::Going | Outcome::Completed { .. } => Cause::GoalNotReached {
+                goal: entry.spec.as_ref()?.goal,
+                status: self.status(name),
+                timeout_s: 0,
+                probe: entry.problem(),
+            },
+        };
+        let container = name.clone();
+        Some(Failed { container, cause })
     }
 
     /// Revisions whose containers run or whose volumes are mounted now: they must stay.

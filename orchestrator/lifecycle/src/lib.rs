@@ -5,11 +5,11 @@
 
 #![forbid(unsafe_code)]
 
-// boot
+pub mod boot;
 pub mod containers;
 pub mod health;
 pub mod plan;
 pub mod restart;
 pub mod retention;
 pub mod runtime;
-// update
+pub mod update;
