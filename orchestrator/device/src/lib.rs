@@ -6,10 +6,16 @@
 
 #![forbid(unsafe_code)]
 
+mod carry;
+mod device;
 pub mod handle;
 pub mod ports;
+mod requests;
 pub mod settings;
 pub mod shared;
+mod show;
+mod start;
 
+pub use device::{Device, Event};
 pub use settings::Settings;
 pub use shared::Handle;

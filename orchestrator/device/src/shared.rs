@@ -7,10 +7,8 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use arc_swap::ArcSwap;
-use model::{ContainerName, RevisionId, WallTime};
-
 use crate::handle::{Happened, Reply, Request, View};
+use arc_swap::ArcSwap;
 
 /// Events that are kept for clients that come back.
 pub const EVENTS_KEPT: usize = 1024;
@@ -107,28 +105,14 @@ impl Handle {
     }
 
     /// Keeps an event and gives it its id (the loop only).
-    pub(crate) fn record(
-        &self,
-        time: WallTime,
-        kind: &'static str,
-        revision: Option<RevisionId>,
-        container: Option<ContainerName>,
-        message: String,
-    ) {
+    pub(crate) fn record(&self, mut happened: Happened) {
         let mut ring = lock(&self.shared.ring);
         ring.last += 1;
-        let id = ring.last;
+        happened.id = ring.last;
         if ring.events.len() == EVENTS_KEPT {
             ring.events.pop_front();
         }
-        ring.events.push_back(Happened {
-            id,
-            time,
-            kind,
-            revision,
-            container,
-            message,
-        });
+        ring.events.push_back(happened);
     }
 
     /// Wakes those who follow events (the loop only).
@@ -173,7 +157,14 @@ mod tests {
 
     fn happen(handle: &Handle, count: usize) {
         for n in 0..count {
-            handle.record(WallTime(0), "notice", None, None, n.to_string());
+            handle.record(Happened {
+                id: 0,
+                time: model::WallTime(0),
+                kind: "notice",
+                revision: None,
+                container: None,
+                message: n.to_string(),
+            });
         }
     }
 

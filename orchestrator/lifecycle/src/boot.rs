@@ -118,7 +118,9 @@ pub enum Start {
 /// What is to be done about the trial of the marker.
 enum Judged {
     None,
-    Try { digest: ObjectId },
+    Try {
+        digest: ObjectId,
+    },
     Arm,
     Forget,
     GiveUp(Cause),
@@ -277,13 +279,7 @@ fn bad_objects_in_words(objects: &[BadObject]) -> String {
     }
 }
 
-fn try_it(
-    facts: &Facts,
-    boot: &mut Boot,
-    trial: Trial,
-    digest: ObjectId,
-    base: Option<Running>,
-) {
+fn try_it(facts: &Facts, boot: &mut Boot, trial: Trial, digest: ObjectId, base: Option<Running>) {
     let known = facts.known(&trial.revision);
     let progress = known.and_then(|known| known.progress.as_ref());
     let status = progress.map(|progress| progress.status);
@@ -413,7 +409,8 @@ fn run(facts: &Facts, boot: &mut Boot, base: Option<Running>) {
     if *booted == revision {
         return;
     }
-    boot.effects.push(Effect::Owe(Write::Confirm(revision.clone())));
+    boot.effects
+        .push(Effect::Owe(Write::Confirm(revision.clone())));
     let wanted = match facts.verdicts.get(&revision) {
         Some(Verdict::Good { boot, .. }) => Some(*boot),
         Some(Verdict::BadManifest(_) | Verdict::BadObjects(_)) | None => None,
@@ -464,7 +461,8 @@ fn repair_progress(facts: &Facts, boot: &mut Boot, revision: &RevisionId) -> boo
         let write = Write::Progress(revision.clone(), progress);
         boot.effects.push(Effect::Owe(write));
     }
-    boot.effects.push(Effect::Owe(Write::Done(revision.clone())));
+    boot.effects
+        .push(Effect::Owe(Write::Done(revision.clone())));
     !is_final
 }
 
@@ -505,9 +503,7 @@ pub fn pending(revisions: &[Known], marker: &Marker, tries: u32) -> Vec<Pending>
             }
         })
         .collect();
-    open.sort_by(|(a, _), (b, _)| {
-        (b.changed_ms, &b.revision).cmp(&(a.changed_ms, &a.revision))
-    });
+    open.sort_by(|(a, _), (b, _)| (b.changed_ms, &b.revision).cmp(&(a.changed_ms, &a.revision)));
     let mut resumed = false;
     open.into_iter()
         .map(|(known, progress)| {

@@ -148,6 +148,8 @@ enum Run {
     Absent,
     Starting {
         instance: Instance,
+        /// It said that it is ready before the run time told of the start.
+        ready: bool,
     },
     Mounted {
         instance: Instance,
@@ -174,7 +176,7 @@ impl Run {
     fn instance(&self) -> Option<&Instance> {
         match self {
             Self::Absent => None,
-            Self::Starting { instance }
+            Self::Starting { instance, .. }
             | Self::Mounted { instance }
             | Self::Running { instance, .. }
             | Self::Ended { instance }
@@ -410,7 +412,9 @@ impl Containers {
     fn starting(&mut self, instance: &Instance) -> Option<&mut Entry> {
         let entry = self.entries.get_mut(&instance.container)?;
         match &entry.run {
-            Run::Starting { instance: newest } if newest == instance => Some(entry),
+            Run::Starting {
+                instance: newest, ..
+            } if newest == instance => Some(entry),
             Run::Starting { .. }
             | Run::Absent
             | Run::Mounted { .. }
@@ -435,15 +439,21 @@ impl Containers {
     }
 
     fn on_started(&mut self, now: Instant, instance: Instance, pid: u32) {
-        if let Some(entry) = self.starting(&instance) {
-            entry.run = Run::Running {
-                instance,
-                pid,
-                since: now,
-                ready: false,
-                checks: None,
-            };
-            Self::start_checks(entry, now);
+        let Some(entry) = self.starting(&instance) else {
+            return;
+        };
+        let early = matches!(entry.run, Run::Starting { ready: true, .. });
+        let name = instance.container.clone();
+        entry.run = Run::Running {
+            instance,
+            pid,
+            since: now,
+            ready: false,
+            checks: None,
+        };
+        Self::start_checks(entry, now);
+        if early {
+            self.mark_ready(&name);
         }
     }
 
@@ -590,15 +600,23 @@ impl Containers {
 
     /// Moves a running container to READY, and has the run time remember it.
     fn mark_ready(&mut self, name: &ContainerName) {
-        if let Some(entry) = self.entries.get_mut(name)
-            && let Run::Running {
+        let Some(entry) = self.entries.get_mut(name) else {
+            return;
+        };
+        match &mut entry.run {
+            Run::Starting { ready, .. } => *ready = true,
+            Run::Running {
                 instance, ready, ..
-            } = &mut entry.run
-            && !*ready
-        {
-            *ready = true;
-            self.commands
-                .push(RuntimeCommand::MarkReady(instance.clone()));
+            } if !*ready => {
+                *ready = true;
+                self.commands
+                    .push(RuntimeCommand::MarkReady(instance.clone()));
+            }
+            Run::Running { .. }
+            | Run::Absent
+            | Run::Mounted { .. }
+            | Run::Ended { .. }
+            | Run::Stopping { .. } => {}
         }
     }
 
@@ -693,7 +711,15 @@ impl Containers {
         };
         for instance in expected {
             let entry = self.entries.get_mut(&instance.container);
-            match entry.map(|entry| (entry.run == Run::Mounted { instance: instance.clone() }, entry)) {
+            match entry.map(|entry| {
+                (
+                    entry.run
+                        == Run::Mounted {
+                            instance: instance.clone(),
+                        },
+                    entry,
+                )
+            }) {
                 // Mounts that are gone are simply made again.
                 Some((true, entry)) => entry.run = Run::Absent,
                 Some((false, _)) => self.on_exited(now, &instance, vanished),
@@ -825,9 +851,14 @@ impl Containers {
             .collect()
     }
 
-    /// Whether something was found or started that belongs to no decision yet.
-    pub fn is_decided(&self) -> bool {
-        self.decided
+    /// The revision for which a container was started: where its logs and revision volumes are.
+    pub fn started_for(&self, name: &ContainerName) -> Option<&RevisionId> {
+        self.entries.get(name)?.volumes_of.as_ref()
+    }
+
+    /// The number that the next instance gets.
+    pub fn next_generation(&self) -> u64 {
+        self.next_generation
     }
 }
 

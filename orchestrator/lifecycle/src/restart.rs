@@ -38,7 +38,11 @@ pub fn after_end(recovery: &Recovery, failed: bool, retries: u32, uptime: Durati
     }
     // A window of zero would forget every retry: it stands for "never forget".
     let forgotten = !recovery.reset_window.is_zero() && uptime > recovery.reset_window;
-    let retry = if forgotten { 1 } else { retries.saturating_add(1) };
+    let retry = if forgotten {
+        1
+    } else {
+        retries.saturating_add(1)
+    };
     if recovery.max_retries != 0 && retry > recovery.max_retries {
         return Next::Exhausted;
     }

@@ -345,6 +345,11 @@ impl Update {
         self.running.as_ref()
     }
 
+    /// What to go back to when the running trial fails.
+    pub fn base(&self) -> Option<&Running> {
+        self.base.as_ref()
+    }
+
     /// The revision that is being installed, from the request to the end of the trial.
     pub fn installing(&self) -> Option<&RevisionId> {
         match &self.phase {
@@ -495,8 +500,7 @@ impl Update {
                 self.phase = Phase::Settled;
                 let mut effects = Vec::new();
                 if !wanted.was_done {
-                    let progress =
-                        Progress::new(State::WontGo, message::ABORTED, wanted.retries);
+                    let progress = Progress::new(State::WontGo, message::ABORTED, wanted.retries);
                     effects.push(Effect::Owe(Write::Progress(wanted.revision, progress)));
                 }
                 effects.push(Effect::Answer(Ok(())));
@@ -675,7 +679,8 @@ impl Update {
             message: message::CONTAINER_NOT_STARTED,
             tries: 1,
         };
-        let text = format!("restarting the machine: the back-off policy of {container} asks for it");
+        let text =
+            format!("restarting the machine: the back-off policy of {container} asks for it");
         let mut effects = vec![
             Effect::Owe(Write::Failure(Box::new(failing))),
             Effect::Tell("shutdown", running.revision, text),
@@ -717,7 +722,12 @@ impl Update {
                 if observed.losses > self.settings.goal_losses_max {
                     let (container, cause) = match summary.below {
                         Some(Failed { container, cause }) => (Some(container), cause),
-                        None => (None, Cause::Internal { error: "goals were lost".to_owned() }),
+                        None => (
+                            None,
+                            Cause::Internal {
+                                error: "goals were lost".to_owned(),
+                            },
+                        ),
                     };
                     return self.fail(now, attempt, cause, container);
                 }
@@ -788,7 +798,10 @@ impl Update {
             id: self.take_failure(),
             revision: wanted.revision.clone(),
             manifest: Some(wanted.digest),
-            rolled_back_to: self.running.as_ref().map(|running| running.revision.clone()),
+            rolled_back_to: self
+                .running
+                .as_ref()
+                .map(|running| running.revision.clone()),
             container: None,
             cause,
             message,
@@ -846,7 +859,11 @@ impl Update {
             }
             back_to => {
                 self.running = base;
-                effects.extend(back_to.clone().map(|base| Effect::Owe(Write::Current(base))));
+                effects.extend(
+                    back_to
+                        .clone()
+                        .map(|base| Effect::Owe(Write::Current(base))),
+                );
                 effects.push(Effect::Run(back_to, Mode::Normal));
                 let failed = attempt.revision;
                 self.phase = Phase::RollingBack { failed };
@@ -866,11 +883,8 @@ impl Update {
         match (gate, self.phase.clone()) {
             (Gate::Accept, _) => vec![Effect::Answer(Err(Refused::NotDurable(error)))],
             (Gate::Trial | Gate::Arm, Phase::Verifying { wanted, answered }) => {
-                let mut effects = Vec::new();
-                if gate == Gate::Arm {
-                    // The trial stands in the marker by now.
-                    effects.push(Effect::Owe(Write::Marker(self.marker.clone())));
-                }
+                // What stands on the disk now is not known: the old one or the new one.
+                let mut effects = vec![Effect::Owe(Write::Marker(self.marker.clone()))];
                 if answered {
                     effects.extend(self.fail_untouched(wanted, Cause::Internal { error }));
                 } else {
@@ -967,7 +981,10 @@ fn told(attempt: &Attempt, status: State, text: &str) -> Vec<Effect> {
         return Vec::new();
     }
     let progress = Progress::new(status, text, attempt.retries);
-    vec![Effect::Owe(Write::Progress(attempt.revision.clone(), progress))]
+    vec![Effect::Owe(Write::Progress(
+        attempt.revision.clone(),
+        progress,
+    ))]
 }
 
 /// The message of a revision that failed by this cause.

@@ -49,10 +49,7 @@ impl Containers {
         if spec.restart_policy == RestartPolicy::System {
             return Err(ControlError::System);
         }
-        let running = matches!(
-            status,
-            Status::Starting | Status::Started | Status::Ready
-        );
+        let running = matches!(status, Status::Starting | Status::Started | Status::Ready);
         let ended = matches!(
             status,
             Status::Stopped | Status::Stopping | Status::Recovering
@@ -77,7 +74,8 @@ impl Containers {
         if action == Action::Restart && running {
             let spec = entry.spec.clone();
             if let Some(instance) = entry.run.instance().cloned() {
-                self.commands.push(reconcile::stop(&instance, spec.as_deref()));
+                self.commands
+                    .push(reconcile::stop(&instance, spec.as_deref()));
                 entry.run = Run::Stopping {
                     instance,
                     sick: None,

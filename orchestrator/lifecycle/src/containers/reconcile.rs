@@ -107,7 +107,9 @@ impl Containers {
     }
 
     fn update_groups(&mut self, now: Instant) {
-        let away = self.away_since.is_some_and(|since| now < since + OUTAGE_MAX);
+        let away = self
+            .away_since
+            .is_some_and(|since| now < since + OUTAGE_MAX);
         let mut unlocked = true;
         for index in 0..self.groups.len() {
             let missing = self.first_missing(&self.groups[index].group.name);
@@ -157,11 +159,7 @@ impl Containers {
             .iter()
             .find(|name| {
                 self.entries.get(*name).is_some_and(|entry| {
-                    !entry.reached()
-                        && entry
-                            .spec
-                            .as_ref()
-                            .is_some_and(|spec| spec.group == *group)
+                    !entry.reached() && entry.spec.as_ref().is_some_and(|spec| spec.group == *group)
                 })
             })
             .cloned()
@@ -185,7 +183,7 @@ impl Containers {
     fn stop_entry(entry: &mut Entry, commands: &mut Vec<RuntimeCommand>) {
         match &entry.run {
             Run::Absent | Run::Stopping { .. } => {}
-            Run::Starting { instance }
+            Run::Starting { instance, .. }
             | Run::Mounted { instance }
             | Run::Running { instance, .. }
             | Run::Ended { instance } => {
@@ -261,6 +259,7 @@ impl Containers {
         entry.was_stable = false;
         entry.run = Run::Starting {
             instance: instance.clone(),
+            ready: false,
         };
         let revision = entry.volumes_of.get_or_insert(target).clone();
         let start = StartSpec {
@@ -393,7 +392,9 @@ impl Entry {
     /// What its last health check said when it failed.
     pub(super) fn problem(&self) -> Option<String> {
         match &self.run {
-            Run::Running { checks, .. } => checks.as_ref().and_then(|checks| checks.problem.clone()),
+            Run::Running { checks, .. } => {
+                checks.as_ref().and_then(|checks| checks.problem.clone())
+            }
             Run::Stopping { sick, .. } => sick.as_ref().map(|(problem, _)| problem.clone()),
             Run::Absent | Run::Starting { .. } | Run::Mounted { .. } | Run::Ended { .. } => None,
         }

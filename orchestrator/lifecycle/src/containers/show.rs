@@ -66,9 +66,7 @@ impl Containers {
                 Some(Shown {
                     status: self.status(name),
                     retries: entry.retries,
-                    is_stable: entry
-                        .stable_at()
-                        .map_or(entry.was_stable, |at| now >= at),
+                    is_stable: entry.stable_at().map_or(entry.was_stable, |at| now >= at),
                     user_stopped: entry.user_stopped,
                     pid,
                     started_at,
@@ -164,12 +162,18 @@ impl Containers {
         }
         match &entry.outcome {
             Outcome::Going => self.reason_to_wait(name, entry, spec, now),
-            Outcome::Completed { .. } => "ended with exit code 0; its policy is not to start it again then".to_owned(),
+            Outcome::Completed { .. } => {
+                "ended with exit code 0; its policy is not to start it again then".to_owned()
+            }
             Outcome::GaveUp { cause } if entry.retries == 0 => {
                 format!("{}; its policy is not to start it again", in_words(cause))
             }
             Outcome::GaveUp { cause } => {
-                format!("{}; all {} retries are used up", in_words(cause), entry.retries)
+                format!(
+                    "{}; all {} retries are used up",
+                    in_words(cause),
+                    entry.retries
+                )
             }
             Outcome::Waiting {
                 until,
@@ -180,7 +184,11 @@ impl Containers {
                     0 => String::new(),
                     max => format!(" of {max}"),
                 };
-                format!("retry {retry}{of} {} after {}", wait_words(*until, now), in_words(cause))
+                format!(
+                    "retry {retry}{of} {} after {}",
+                    wait_words(*until, now),
+                    in_words(cause)
+                )
             }
             Outcome::Waiting {
                 until,
@@ -203,11 +211,18 @@ impl Containers {
     ) -> String {
         match &entry.run {
             Run::Starting { .. } => "being started".to_owned(),
-            Run::Stopping { sick: Some((problem, _)), .. } => {
+            Run::Stopping {
+                sick: Some((problem, _)),
+                ..
+            } => {
                 format!("being stopped because its health check fails: {problem}")
             }
             Run::Stopping { .. } => "being stopped".to_owned(),
-            Run::Running { ready: false, since, .. } if spec.goal == Goal::Ready => {
+            Run::Running {
+                ready: false,
+                since,
+                ..
+            } if spec.goal == Goal::Ready => {
                 let seconds = now.since(*since).as_secs();
                 match entry.problem() {
                     Some(problem) => format!(
@@ -233,7 +248,10 @@ impl Containers {
             }
             Some(Wait::Dependency(dep)) => {
                 let goal = self.goal_of(&dep);
-                format!("depends on {dep}, which is {}, goal {goal}", self.status(&dep))
+                format!(
+                    "depends on {dep}, which is {}, goal {goal}",
+                    self.status(&dep)
+                )
             }
             Some(Wait::Group(group)) => {
                 let blocking = self.order.iter().find(|other| {

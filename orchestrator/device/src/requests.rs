@@ -1,0 +1,574 @@
+//! Every change that may be asked for. Each answers once, after what it promises is durable.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+use lifecycle::containers::{self, ControlError};
+use lifecycle::retention::{self, Kept};
+use lifecycle::update::{self, Phase, Update};
+use model::metadata::{MetaKey, MetaKind};
+use model::progress::{Progress, State, message};
+use model::{ContainerName, Instant, Manifest, RevisionId, limits};
+use store::{Failed, MetaError, NewRevision, RevisionError, explain};
+
+use crate::device::{Device, Stage};
+use crate::handle::{Action, Answer, Command, Refusal, Reply, Request};
+use crate::ports::{Clock as _, Ending, Job, Jobs as _, World};
+
+impl<W: World> Device<W> {
+    pub(crate) fn on_request(&mut self, now: Instant, request: Request, reply: Reply) {
+        if let Some(refusal) = self.not_now(&request) {
+            reply(Err(refusal));
+            return;
+        }
+        // What the life cycle decides answers by `Effect::Answer`, what is decided here by what this returns.
+        self.asker = Some(reply);
+        let answer = match request {
+            Request::PutRevision { revision, manifest } => {
+                Some(self.put_revision(now, &revision, &manifest))
+            }
+            Request::DeleteRevision(revision) => Some(self.delete_revision(&revision)),
+            Request::PutCommitMessage { revision, message } => Some(
+                self.store
+                    .set_commit_message(&revision, &message)
+                    .map_err(revision_refusal),
+            ),
+            Request::Command(command) => self.on_command(now, command),
+            Request::Control { container, action } => Some(self.control(&container, action)),
+            Request::Ready(container) => Some(
+                self.containers
+                    .ready(&container)
+                    .map_err(|error| control_refusal(error, container, Action::Start)),
+            ),
+            Request::PutMeta { kind, key, value } => Some(self.put_meta(kind, key, value)),
+            Request::DeleteMeta { kind, key } => Some(self.delete_meta(kind, &key)),
+            Request::Collect => {
+                let asker = self.asker.take();
+                match self.collect(asker) {
+                    Ok(()) => None,
+                    Err(refusal) => Some(Err(refusal)),
+                }
+            }
+            Request::Stop {
+                containers_keep_running,
+            } => {
+                self.shut_down(now, containers_keep_running);
+                None
+            }
+        };
+        if let (Some(answer), Some(reply)) = (answer, self.asker.take()) {
+            reply(answer.map(|()| Answer::Done));
+        }
+        self.defer();
+    }
+
+    /// A run that has not been answered waits until its trial is durable; anything else that was not answered is a defect here and
+    /// says so.
+    fn defer(&mut self) {
+        let verifying = match &self.stage {
+            Stage::Up(update) => matches!(
+                update.phase(),
+                Phase::Verifying {
+                    answered: false,
+                    ..
+                }
+            ),
+            Stage::New | Stage::Booting(_) | Stage::Ended(_) => false,
+        };
+        if let Some(reply) = self.asker.take() {
+            if verifying {
+                self.deferred = Some(reply);
+            } else {
+                reply(Err(Refusal::Internal(
+                    "the request was not answered".to_owned(),
+                )));
+            }
+        }
+        if !verifying && let Some(reply) = self.deferred.take() {
+            reply(Err(Refusal::Internal("the run was given up".to_owned())));
+        }
+    }
+
+    /// Requests that cannot even be looked at now.
+    fn not_now(&self, request: &Request) -> Option<Refusal> {
+        let always = match request {
+            Request::PutMeta { .. }
+            | Request::DeleteMeta { .. }
+            | Request::Ready(_)
+            | Request::Stop { .. } => true,
+            Request::PutRevision { .. }
+            | Request::DeleteRevision(_)
+            | Request::PutCommitMessage { .. }
+            | Request::Command(_)
+            | Request::Control { .. }
+            | Request::Collect => false,
+        };
+        match &self.stage {
+            Stage::New | Stage::Booting(_) if !always => Some(Refusal::NotReady),
+            Stage::New | Stage::Booting(_) => None,
+            Stage::Up(update) => match update.phase() {
+                Phase::ShuttingDown { .. } if !always => Some(Refusal::ShuttingDown),
+                Phase::ShuttingDown { .. }
+                | Phase::Settled
+                | Phase::Verifying { .. }
+                | Phase::Starting(_)
+                | Phase::Observing { .. }
+                | Phase::RollingBack { .. } => None,
+            },
+            Stage::Ended(_) => Some(Refusal::ShuttingDown),
+        }
+    }
+
+    fn update(&self) -> Option<&Update> {
+        match &self.stage {
+            Stage::Up(update) => Some(update),
+            Stage::New | Stage::Booting(_) | Stage::Ended(_) => None,
+        }
+    }
+
+    /// `None`: the life cycle answers, or has answered.
+    fn on_command(&mut self, now: Instant, command: Command) -> Option<Result<(), Refusal>> {
+        match command {
+            Command::Run { revision, again } => self.run_asked(now, &revision, false, again),
+            Command::RunCommit { revision, again } => self.run_asked(now, &revision, true, again),
+            Command::Rollback => self.roll_back(now),
+            Command::Reboot(words) => {
+                self.end_asked(now, Ending::Reboot, &words);
+                None
+            }
+            Command::PowerOff(words) => {
+                self.end_asked(now, Ending::PowerOff, &words);
+                None
+            }
+            Command::MakeFactory(revision) => self.make_factory(now, revision),
+            Command::Collect => Some(self.collect(None)),
+            Command::UpdateMetadata(map) => Some(self.update_metadata(map)),
+        }
+    }
+
+    fn run_asked(
+        &mut self,
+        now: Instant,
+        revision: &RevisionId,
+        commit: bool,
+        again: bool,
+    ) -> Option<Result<(), Refusal>> {
+        match self.store.has_revision(revision) {
+            Ok(true) => {
+                self.run_revision(now, revision, commit, again, 0);
+                None
+            }
+            Ok(false) => Some(Err(Refusal::NoSuchRevision(revision.clone()))),
+            Err(error) => Some(Err(disk_refusal(&error))),
+        }
+    }
+
+    fn roll_back(&mut self, now: Instant) -> Option<Result<(), Refusal>> {
+        let update = self.update()?;
+        let running = update.running().map(|running| &running.revision);
+        let uncommitted = update
+            .marker()
+            .trial
+            .as_ref()
+            .is_some_and(|trial| Some(&trial.revision) == running);
+        let rolling_back = matches!(update.phase(), Phase::RollingBack { .. });
+        if update.installing().is_some() || uncommitted || rolling_back {
+            self.step(now, update::Event::GiveUp);
+            return None;
+        }
+        match update.marker().previous.clone() {
+            Some(previous) if Some(&previous) != running => {
+                self.run_asked(now, &previous, true, true)
+            }
+            Some(_) | None => Some(Err(Refusal::NothingToRollBack)),
+        }
+    }
+
+    fn end_asked(&mut self, now: Instant, ending: Ending, words: &str) {
+        if self
+            .update()
+            .is_some_and(|update| update.installing().is_none())
+        {
+            let words: String = words.chars().take(256).collect();
+            let what = match ending {
+                Ending::Reboot => "restart of the machine",
+                Ending::PowerOff => "power-off",
+                Ending::Stop { .. } => "stop",
+            };
+            self.tell("shutdown", None, None, format!("{what} asked for: {words}"));
+        }
+        self.step(now, update::Event::Shutdown(ending));
+    }
+
+    /// Always possible: signals are not argued with.
+    fn shut_down(&mut self, now: Instant, containers_keep_running: bool) {
+        if !matches!(self.stage, Stage::Up(_)) {
+            // Nothing was begun; what runs from before is only stopped when that was asked for.
+            let settings = self.update_settings();
+            let update = Update::settled(settings, model::Marker::default(), None, 0);
+            self.stage = Stage::Up(Box::new(update));
+        }
+        let ending = Ending::Stop {
+            containers_keep_running,
+        };
+        self.step(now, update::Event::Shutdown(ending));
+    }
+
+    fn put_revision(
+        &mut self,
+        now: Instant,
+        revision: &RevisionId,
+        bytes: &[u8],
+    ) -> Result<(), Refusal> {
+        if bytes.len() > limits::MANIFEST_BYTES_MAX {
+            let (have, max) = (bytes.len(), limits::MANIFEST_BYTES_MAX);
+            return Err(Refusal::Limit(format!(
+                "the manifest has {have} bytes; at most {max} are taken"
+            )));
+        }
+        let manifest = Manifest::parse(bytes)?;
+        if let Some(why) = self.in_use(revision) {
+            let same = self
+                .store
+                .read_manifest(revision)
+                .is_ok_and(|known| known == bytes);
+            return if same {
+                Ok(())
+            } else {
+                Err(Refusal::RevisionInUse {
+                    revision: revision.clone(),
+                    why,
+                })
+            };
+        }
+        self.store
+            .lease_objects(manifest.objects().into_keys(), now);
+        let progress = Progress::new(State::New, message::READY_TO_RUN, 0);
+        self.store
+            .put_revision(NewRevision {
+                revision,
+                manifest: bytes,
+                progress: &progress,
+                commit_message: None,
+            })
+            .map_err(revision_refusal)?;
+        self.manifests.remove(revision);
+        let text = format!("{} {}", progress.status, progress.message);
+        self.tell("progress", Some(revision.clone()), None, text);
+        Ok(())
+    }
+
+    /// Why a revision must stay as it is.
+    fn in_use(&self, revision: &RevisionId) -> Option<&'static str> {
+        let update = self.update()?;
+        let marker = update.marker();
+        let trial = marker.trial.as_ref().map(|trial| &trial.revision);
+        let is = |named: Option<&RevisionId>| named == Some(revision);
+        if is(update.running().map(|running| &running.revision)) {
+            Some("the running revision")
+        } else if is(update.installing()) || is(trial) {
+            Some("the revision being tried")
+        } else if is(marker.committed.as_ref()) {
+            Some("the revision to boot")
+        } else if is(marker.previous.as_ref()) || is(update.base().map(|base| &base.revision)) {
+            Some("the revision to go back to")
+        } else if revision.is_factory() && self.store.has_revision(revision).unwrap_or(true) {
+            Some("the factory revision")
+        } else if self.containers.revisions_in_use().contains(revision) {
+            Some("a revision whose containers still run")
+        } else {
+            None
+        }
+    }
+
+    fn delete_revision(&mut self, revision: &RevisionId) -> Result<(), Refusal> {
+        if let Some(why) = self.in_use(revision) {
+            return Err(Refusal::RevisionInUse {
+                revision: revision.clone(),
+                why,
+            });
+        }
+        match self.store.delete_revision(revision) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Refusal::NoSuchRevision(revision.clone())),
+            Err(error) => Err(disk_refusal(&error)),
+        }
+    }
+
+    /// Copies a proven revision to 0, whole or not at all, then runs 0 as Pantavisor does.
+    fn make_factory(
+        &mut self,
+        now: Instant,
+        revision: Option<RevisionId>,
+    ) -> Option<Result<(), Refusal>> {
+        let update = self.update()?;
+        if let Some(trial) = update.installing() {
+            let trial = trial.clone();
+            return Some(Err(Refusal::UpdateInProgress { trial }));
+        }
+        let running = update.running().map(|running| running.revision.clone());
+        let Some(revision) = revision.or(running) else {
+            return Some(Err(Refusal::NoSuchRevision(RevisionId::factory())));
+        };
+        match self.copy_to_factory(now, &revision) {
+            Ok(()) => self.run_asked(now, &RevisionId::factory(), true, true),
+            Err(refusal) => Some(Err(refusal)),
+        }
+    }
+
+    fn copy_to_factory(&mut self, now: Instant, revision: &RevisionId) -> Result<(), Refusal> {
+        let factory = RevisionId::factory();
+        let manifest = self
+            .store
+            .read_manifest(revision)
+            .map_err(revision_refusal)?;
+        let existing = self.store.read_manifest(&factory);
+        if existing.is_ok_and(|existing| existing == manifest) {
+            return Ok(());
+        }
+        if !self
+            .store
+            .is_done(revision)
+            .map_err(|error| disk_refusal(&error))?
+        {
+            return Err(Refusal::RevisionInUse {
+                revision: factory,
+                why: "the last resort, and only a revision that was committed may take its place",
+            });
+        }
+        let named = self.in_use(&factory);
+        if let Some(why) = named
+            && why != "the factory revision"
+        {
+            return Err(Refusal::RevisionInUse {
+                revision: factory,
+                why,
+            });
+        }
+        let parsed = Manifest::parse(&manifest)?;
+        self.store.lease_objects(parsed.objects().into_keys(), now);
+        self.store
+            .put_revision(NewRevision {
+                revision: &factory,
+                manifest: &manifest,
+                progress: &Progress::new(State::Done, message::FACTORY, 0),
+                commit_message: None,
+            })
+            .and_then(|()| self.store.set_done(&factory))
+            .map_err(revision_refusal)?;
+        self.manifests.remove(&factory);
+        Ok(())
+    }
+
+    fn control(&mut self, container: &ContainerName, action: Action) -> Result<(), Refusal> {
+        let wanted = match action {
+            Action::Start => containers::Action::Start,
+            Action::Stop => containers::Action::Stop,
+            Action::Restart => containers::Action::Restart,
+        };
+        let before = self.containers.clone();
+        self.containers
+            .control(container, wanted)
+            .map_err(|error| control_refusal(error, container.clone(), action))?;
+        let stopped: BTreeSet<_> = self.containers.user_stopped().into_iter().collect();
+        if stopped != before.user_stopped().into_iter().collect()
+            && let Err(error) = self.store.set_stopped(&stopped)
+        {
+            self.containers = before;
+            return Err(disk_refusal(&error));
+        }
+        Ok(())
+    }
+
+    fn put_meta(&mut self, kind: MetaKind, key: MetaKey, value: Vec<u8>) -> Result<(), Refusal> {
+        self.store
+            .put_meta(kind, &key, &value)
+            .map_err(|error| match error {
+                MetaError::ValueTooLong | MetaError::TooManyKeys => {
+                    Refusal::Limit(error.to_string())
+                }
+                MetaError::Disk(error) => disk_refusal(&error),
+            })?;
+        let text = format!("{} {} set", kind.folder(), key.as_str());
+        let map = self.meta.map(kind);
+        match map.iter_mut().find(|(known, _)| *known == key) {
+            Some((_, known)) => *known = value,
+            None => map.insert(0, (key, value)),
+        }
+        self.tell("meta", None, None, text);
+        Ok(())
+    }
+
+    fn delete_meta(&mut self, kind: MetaKind, key: &MetaKey) -> Result<(), Refusal> {
+        let was_there = self
+            .store
+            .delete_meta(kind, key)
+            .map_err(|error| disk_refusal(&error))?;
+        self.meta.map(kind).retain(|(known, _)| known != key);
+        if !was_there {
+            return Err(Refusal::NoSuchMeta);
+        }
+        let text = format!("{} {} removed", kind.folder(), key.as_str());
+        self.tell("meta", None, None, text);
+        Ok(())
+    }
+
+    /// All limits are looked at before the first key is written.
+    fn update_metadata(
+        &mut self,
+        map: std::collections::BTreeMap<MetaKey, Vec<u8>>,
+    ) -> Result<(), Refusal> {
+        let known = &self.meta.device;
+        let new = map
+            .keys()
+            .filter(|key| !known.iter().any(|(known, _)| known == *key))
+            .count();
+        if known.len() + new > limits::META_KEYS_MAX {
+            return Err(Refusal::Limit(MetaError::TooManyKeys.to_string()));
+        }
+        if map
+            .values()
+            .any(|value| value.len() > limits::META_VALUE_BYTES_MAX)
+        {
+            return Err(Refusal::Limit(MetaError::ValueTooLong.to_string()));
+        }
+        map.into_iter()
+            .try_for_each(|(key, value)| self.put_meta(MetaKind::Device, key, value))
+    }
+
+    /// Removes revisions that are not kept, then has the objects that no kept one names removed. `asker` is answered at the end.
+    pub(crate) fn collect(&mut self, asker: Option<Reply>) -> Result<(), Refusal> {
+        let outcome = if self.collecting.is_some() {
+            Err(Refusal::Busy)
+        } else {
+            self.objects_to_keep()
+        };
+        match (outcome, asker) {
+            (Ok(keep), asker) => {
+                self.collecting = Some(asker.into_iter().collect());
+                self.ports.jobs.submit(Job::Collect { keep });
+                Ok(())
+            }
+            (Err(refusal), Some(reply)) => {
+                reply(Err(refusal));
+                Ok(())
+            }
+            (Err(refusal), None) => Err(refusal),
+        }
+    }
+
+    fn objects_to_keep(&mut self) -> Result<Vec<model::ObjectId>, Refusal> {
+        let Some(update) = self.update() else {
+            return Err(Refusal::NotReady);
+        };
+        let marker = update.marker().clone();
+        let mut in_use = self.containers.revisions_in_use();
+        in_use.extend(update.installing().cloned());
+        in_use.extend(update.running().map(|running| running.revision.clone()));
+        in_use.extend(update.base().map(|base| base.revision.clone()));
+        let revisions = self.kept_facts()?;
+        let kept = retention::keep(
+            &revisions,
+            &marker,
+            &in_use,
+            self.settings.keep_revisions,
+            self.settings.lease,
+            self.ports.clock.wall().0,
+        );
+        let mut keep = BTreeSet::new();
+        for revision in kept.keys() {
+            let bytes = match self.store.read_manifest(revision) {
+                Ok(bytes) => bytes,
+                Err(RevisionError::Missing(_)) => continue,
+                Err(error) => return Err(unknown_objects(revision, &explain(&error))),
+            };
+            // Also of a manifest that this version would refuse the objects must stay: nothing is removed then.
+            let manifest = Manifest::parse(&bytes)
+                .map_err(|error| unknown_objects(revision, &error.to_string()))?;
+            keep.extend(manifest.objects().into_keys());
+        }
+        for known in revisions {
+            if !kept.contains_key(&known.revision) {
+                self.store
+                    .delete_revision(&known.revision)
+                    .map_err(|error| disk_refusal(&error))?;
+                let text = "removed to make room".to_owned();
+                self.tell("collected", Some(known.revision), None, text);
+            }
+        }
+        Ok(keep.into_iter().collect())
+    }
+
+    fn kept_facts(&self) -> Result<Vec<Kept>, Refusal> {
+        let mut revisions = Vec::new();
+        self.store
+            .visit_revisions(&mut |entry| {
+                let progress = entry
+                    .progress
+                    .as_deref()
+                    .and_then(|bytes| serde_json::from_slice::<Progress>(bytes).ok());
+                revisions.push(Kept {
+                    was_run: progress.is_some_and(|progress| progress.status != State::New),
+                    done: entry.done,
+                    changed_ms: entry.modified_ms,
+                    revision: entry.revision,
+                });
+                ControlFlow::Continue(())
+            })
+            .map_err(|error| disk_refusal(&error))?;
+        Ok(revisions)
+    }
+
+    pub(crate) fn on_collected(&mut self, result: Result<u64, String>) {
+        let text = match &result {
+            Ok(bytes) => format!("{bytes} bytes freed"),
+            Err(error) => format!("stopped early: {error}"),
+        };
+        self.tell("collected", None, None, text);
+        for reply in self.collecting.take().into_iter().flatten() {
+            reply(
+                result
+                    .clone()
+                    .map(|reclaimed| Answer::Collected { reclaimed })
+                    .map_err(Refusal::Internal),
+            );
+        }
+    }
+}
+
+fn unknown_objects(revision: &RevisionId, error: &str) -> Refusal {
+    Refusal::Internal(format!(
+        "nothing is removed, because the objects of revision {revision} cannot be told ({error}); \
+         install it again or delete it"
+    ))
+}
+
+fn disk_refusal(error: &Failed) -> Refusal {
+    if error.is_full() {
+        Refusal::NoSpace(explain(error))
+    } else {
+        Refusal::Internal(explain(error))
+    }
+}
+
+fn revision_refusal(error: RevisionError) -> Refusal {
+    match error {
+        RevisionError::Missing(revision) => Refusal::NoSuchRevision(revision),
+        RevisionError::MessageTooLong => Refusal::Limit(error.to_string()),
+        RevisionError::Damaged { .. } => Refusal::Internal(explain(&error)),
+        RevisionError::Disk(error) => disk_refusal(&error),
+    }
+}
+
+fn control_refusal(error: ControlError, container: ContainerName, action: Action) -> Refusal {
+    match error {
+        ControlError::NoSuchContainer => Refusal::NoSuchContainer(container),
+        ControlError::System => Refusal::SystemContainer(container),
+        ControlError::WrongStatus(status) => Refusal::WrongStatus {
+            container,
+            status,
+            action,
+        },
+        ControlError::SignalNotExpected => Refusal::SignalNotExpected(container),
+    }
+}

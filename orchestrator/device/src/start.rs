@@ -1,0 +1,323 @@
+//! The start: read what is durable, verify what may run, let `boot` choose, hand over to `update`.
+//!
+//! While revisions are verified, containers that were found running are left alone; the ones that belong to what is chosen
+//! then go on running (decisions/0013).
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use lifecycle::boot::{self, Boot, Decision, Facts, Known, Pending, Start, Verdict};
+use lifecycle::containers::{Containers, Mode, Target};
+use lifecycle::plan::Plan;
+use lifecycle::update::{self, Effect, Running, Update, Write};
+use model::failure::BadObject;
+use model::{Instant, Manifest, Progress, RevisionId};
+use store::{RevisionError, explain};
+
+use crate::carry::objects_of;
+use crate::device::{Device, Stage};
+use crate::ports::{Ending, Job, Jobs as _, World};
+
+impl<W: World> Device<W> {
+    /// Reads the storage and begins to choose.
+    pub(crate) fn start(&mut self, now: Instant) {
+        if !matches!(self.stage, Stage::New) {
+            return;
+        }
+        self.load_meta();
+        let marker = match self.store.read_marker() {
+            Ok(read) => {
+                self.notices.extend(read.notice);
+                read.marker
+            }
+            Err(error) => {
+                let error = explain(&error);
+                self.notice(format!(
+                    "{error}; the newest complete revision is run instead"
+                ));
+                None
+            }
+        };
+        self.last_failure = match self.store.failures() {
+            Ok(ids) => ids.last().copied(),
+            Err(error) => {
+                self.notice(explain(&error));
+                None
+            }
+        };
+        self.generations_reserved = marker
+            .as_ref()
+            .map_or(0, |marker| marker.generations_reserved);
+        self.containers = Containers::new(now, self.generations_reserved);
+        let revisions = self.known_revisions();
+        let booted_fingerprint = self
+            .booted
+            .clone()
+            .and_then(|booted| self.manifest(&booted).ok())
+            .map(|manifest| manifest.boot_fingerprint());
+        self.stage = Stage::Booting(Box::new(Facts {
+            marker,
+            revisions,
+            booted: self.booted.clone(),
+            booted_fingerprint,
+            verdicts: BTreeMap::new(),
+            tries: self.settings.tries.max(1),
+            cannot_count: None,
+            next_failure: self.last_failure.map_or(1, |last| last + 1),
+        }));
+        self.choose(now);
+    }
+
+    fn known_revisions(&mut self) -> Vec<Known> {
+        let mut revisions = Vec::new();
+        let store = self.store.clone();
+        let listed = store.visit_revisions(&mut |entry| {
+            let progress = entry.progress.as_deref();
+            revisions.push(Known {
+                digest: store.manifest_digest(&entry.revision).ok().flatten(),
+                progress: progress.and_then(|bytes| serde_json::from_slice(bytes).ok()),
+                done: entry.done,
+                changed_ms: entry.modified_ms,
+                revision: entry.revision,
+            });
+            ControlFlow::Continue(())
+        });
+        if let Err(error) = listed {
+            self.notice(explain(&error));
+        }
+        revisions
+    }
+
+    /// Asks `boot` until it has chosen, or wants something verified.
+    fn choose(&mut self, now: Instant) {
+        loop {
+            let Stage::Booting(facts) = &self.stage else {
+                return;
+            };
+            match boot::decide(facts) {
+                Decision::Verify(revision) => match self.manifest(&revision) {
+                    Ok(manifest) => {
+                        let objects = objects_of(&manifest);
+                        self.ports.jobs.submit(Job::Verify {
+                            revision,
+                            objects,
+                            again: false,
+                        });
+                        return;
+                    }
+                    Err(error) => self.judge(revision, Verdict::BadManifest(error)),
+                },
+                Decision::Boot(boot) => {
+                    if self.boot(now, *boot) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn judge(&mut self, revision: RevisionId, verdict: Verdict) {
+        if let Stage::Booting(facts) = &mut self.stage {
+            facts.verdicts.insert(revision, verdict);
+        }
+    }
+
+    pub(crate) fn on_verified(&mut self, now: Instant, revision: RevisionId, bad: Vec<BadObject>) {
+        for object in &bad {
+            self.notice(format!(
+                "object {} of revision {revision} ({}) is {}",
+                object.object.short(),
+                object.key,
+                object.problem
+            ));
+        }
+        match &self.stage {
+            Stage::Booting(_) => {
+                let verdict = match self.manifest(&revision) {
+                    Err(error) => Verdict::BadManifest(error),
+                    Ok(_) if !bad.is_empty() => Verdict::BadObjects(bad),
+                    Ok(manifest) => Verdict::Good {
+                        digest: manifest.digest(),
+                        boot: manifest.boot_fingerprint(),
+                    },
+                };
+                self.judge(revision, verdict);
+                self.choose(now);
+            }
+            Stage::Up(_) => self.step(now, update::Event::Verified { revision, bad }),
+            Stage::New | Stage::Ended(_) => {}
+        }
+    }
+
+    /// Carries the choice out; false when a gate failed and must be chosen again.
+    fn boot(&mut self, now: Instant, boot: Boot) -> bool {
+        let mut owed = Vec::new();
+        for effect in boot.effects {
+            let Effect::Gate(_, write) = effect else {
+                owed.push(effect);
+                continue;
+            };
+            if let Err(error) = self.write(&write) {
+                if let Stage::Booting(facts) = &mut self.stage {
+                    facts.cannot_count = Some(error);
+                }
+                return false;
+            }
+            self.remember_marker(&write);
+        }
+        for notice in boot.notices {
+            self.notice(notice);
+        }
+        let settings = self.update_settings();
+        let (marker, next_failure) = (boot.marker.clone(), boot.next_failure);
+        let settled = |running| Update::settled(settings, marker.clone(), running, next_failure);
+        let update = match &boot.start {
+            Start::Trial { attempt, base } => Update::trying(
+                settings,
+                marker.clone(),
+                attempt.clone(),
+                base.clone(),
+                next_failure,
+            ),
+            Start::Run(running) => settled(Some(running.clone())),
+            Start::Reboot | Start::Nothing => settled(None),
+        };
+        let Stage::Booting(facts) = std::mem::replace(&mut self.stage, Stage::Up(Box::new(update)))
+        else {
+            return true;
+        };
+        self.carry(now, owed);
+        match boot.start {
+            Start::Trial { attempt, .. } => self.run(now, &attempt.revision, Mode::Trial),
+            Start::Run(Running { revision, .. }) => {
+                self.run(now, &revision, Mode::Normal);
+                self.take_up_pending(now, &facts);
+            }
+            Start::Reboot => self.step(now, update::Event::Shutdown(Ending::Reboot)),
+            Start::Nothing => {
+                if !facts.revisions.is_empty() {
+                    self.notice(
+                        "no revision is complete: nothing is started; install one and run it"
+                            .to_owned(),
+                    );
+                }
+                self.take_up_pending(now, &facts);
+            }
+        }
+        true
+    }
+
+    fn remember_marker(&mut self, write: &Write) {
+        if let (Stage::Booting(facts), Write::Marker(marker)) = (&mut self.stage, write) {
+            facts.marker = Some(marker.clone());
+        }
+    }
+
+    fn run(&mut self, now: Instant, revision: &RevisionId, mode: Mode) {
+        match self.manifest(revision) {
+            Ok(manifest) => {
+                let target = Target::of(revision.clone(), &manifest);
+                self.containers.set_target(&target, mode, now);
+                match self.store.stopped() {
+                    Ok(stopped) => {
+                        let stopped: Vec<_> = stopped.into_iter().collect();
+                        self.containers.restore_user_stopped(&stopped);
+                    }
+                    Err(error) => self.notice(explain(&error)),
+                }
+            }
+            Err(error) => self.notice(format!("revision {revision} cannot run: {error}")),
+        }
+    }
+
+    /// Requests that were accepted and then cut come to an end.
+    fn take_up_pending(&mut self, now: Instant, facts: &Facts) {
+        let Stage::Up(update) = &self.stage else {
+            return;
+        };
+        if facts.cannot_count.is_some() {
+            return;
+        }
+        let marker = update.marker().clone();
+        for pending in boot::pending(&facts.revisions, &marker, self.settings.tries) {
+            match pending {
+                Pending::Close { revision, progress } => {
+                    self.owe(now, Write::Progress(revision, progress));
+                }
+                Pending::Resume { revision, retries } => {
+                    self.run_revision(now, &revision, false, true, retries);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn update_settings(&self) -> update::Settings {
+        update::Settings {
+            commit_delay: self.settings.commit_delay,
+            tries: self.settings.tries.max(1),
+            exact_commit: self.settings.exact_commit,
+            goal_losses_max: self.settings.goal_losses_max,
+            shutdown_limit: self.settings.shutdown_limit,
+        }
+    }
+
+    /// Looks a revision up and lets the life cycle run it. The answer goes to the one who asked.
+    pub(crate) fn run_revision(
+        &mut self,
+        now: Instant,
+        revision: &RevisionId,
+        commit: bool,
+        again: bool,
+        retries: u32,
+    ) {
+        let event = match self.look_up(revision) {
+            Err(unusable) => update::Event::RunUnusable(revision.clone(), unusable),
+            Ok((manifest, progress)) => {
+                let by_reboot = self.by_reboot(&manifest);
+                update::Event::Run(update::Wanted {
+                    revision: revision.clone(),
+                    digest: manifest.digest(),
+                    was_done: progress
+                        .is_some_and(|progress| progress.status == model::State::Done),
+                    by_reboot,
+                    commit,
+                    again,
+                    retries,
+                })
+            }
+        };
+        self.step(now, event);
+    }
+
+    fn look_up(
+        &mut self,
+        revision: &RevisionId,
+    ) -> Result<(Arc<Manifest>, Option<Progress>), update::Unusable> {
+        // Read anew: what is in memory may be older than what was put under this name.
+        let bytes = match self.store.read_manifest(revision) {
+            Ok(bytes) => bytes,
+            Err(RevisionError::Missing(_)) => return Err(update::Unusable::Missing),
+            Err(error) => {
+                self.notice(explain(&error));
+                return Err(update::Unusable::Bad);
+            }
+        };
+        let manifest = Manifest::parse(&bytes).map_err(|_| update::Unusable::Bad)?;
+        let manifest = Arc::new(manifest);
+        self.manifests
+            .insert(revision.clone(), Arc::clone(&manifest));
+        let progress = self.store.progress(revision).ok().flatten();
+        Ok((manifest, progress))
+    }
+
+    /// Whether running this manifest next needs a restart of the machine.
+    pub(crate) fn by_reboot(&mut self, next: &Manifest) -> bool {
+        let Stage::Up(update) = &self.stage else {
+            return false;
+        };
+        let running = update.running().map(|running| running.revision.clone());
+        let running = running.and_then(|running| self.manifest(&running).ok());
+        Plan::between(running.as_deref(), next).by_reboot(self.booted.is_some())
+    }
+}
