@@ -65,6 +65,8 @@ codes! {
     BodyTooLarge = "body-too-large", 413, "Body too large", "Not enough disk space available";
     /// The body ended before what was announced.
     BodyIncomplete = "body-incomplete", 400, "Body incomplete", "Request body ended early";
+    /// A chunk of the body is malformed.
+    BadChunk = "bad-chunk", 413, "Bad chunk", "Unsupported protocol";
     /// The body did not come in time.
     BodyTimeout = "body-timeout", 408, "Body too slow", "Request body came too slowly";
     /// The query has an unknown or malformed part.

@@ -99,13 +99,13 @@ impl Handle {
         Registration { _wake: wake }
     }
 
-    /// Shows a new view (the loop only).
-    pub(crate) fn publish(&self, view: View) {
+    /// Shows a new view (the loop only, and fakes of it).
+    pub fn publish(&self, view: View) {
         self.shared.view.store(Arc::new(view));
     }
 
-    /// Keeps an event and gives it its id (the loop only).
-    pub(crate) fn record(&self, mut happened: Happened) {
+    /// Keeps an event and gives it its id (the loop only, and fakes of it).
+    pub fn record(&self, mut happened: Happened) {
         let mut ring = lock(&self.shared.ring);
         ring.last += 1;
         happened.id = ring.last;
@@ -115,8 +115,8 @@ impl Handle {
         ring.events.push_back(happened);
     }
 
-    /// Wakes those who follow events (the loop only).
-    pub(crate) fn wake(&self) {
+    /// Wakes those who follow events (the loop only, and fakes of it).
+    pub fn wake(&self) {
         let wakes: Vec<_> = {
             let mut wakes = lock(&self.shared.wakes);
             wakes.retain(|wake| wake.strong_count() > 0);

@@ -1,0 +1,160 @@
+//! One connection, request after request: read, route, check the caller, carry out, answer.
+
+use std::sync::Arc;
+
+use api::routes::{self, Body as RouteBody, Match, Shape};
+use api::{Code, Problem};
+use bytes::Bytes;
+use tokio::net::UnixStream;
+
+use crate::Shared;
+use crate::callers::{self, Caller};
+use crate::handlers::{self, Asked};
+use crate::http1::answer::{Answer, Body, Framing, JSON};
+use crate::http1::head::{Head, Rejected};
+use crate::http1::wire::{HeadError, RequestBody, Wire};
+use crate::listen::Place;
+
+/// Bytes that are thrown away while a connection is closed after an early answer: clients that cannot stop sending are let finish.
+const DRAIN_BYTES_MAX: u64 = 64 << 30;
+
+/// Serves a connection to its end.
+pub(crate) async fn serve(shared: Arc<Shared>, stream: UnixStream, caller: Caller, place: Place) {
+    let mut wire = Wire::new(stream, Arc::clone(&shared.rare_heads));
+    loop {
+        place.idle();
+        let came = tokio::select! {
+            biased;
+            came = tokio::time::timeout(shared.timeouts.idle, wire.wait()) => came.unwrap_or(false),
+            () = place.evicted() => false,
+        };
+        if !came {
+            return;
+        }
+        place.busy();
+        let head = match wire.head(shared.timeouts.head).await {
+            Ok(head) => head,
+            Err(error) => {
+                reject(&shared, &mut wire, &error).await;
+                return;
+            }
+        };
+        if head.foreign_host || !request(&shared, &mut wire, &caller, &head).await {
+            return;
+        }
+    }
+}
+
+async fn reject(shared: &Shared, wire: &mut Wire, error: &HeadError) {
+    let rejected = match error {
+        HeadError::Gone => return,
+        HeadError::TooSlow => Rejected {
+            status: 408,
+            version: crate::http1::head::Version::HTTP_11,
+        },
+        HeadError::Rejected(rejected) => *rejected,
+    };
+    let answer = Answer::rejected(rejected.status);
+    let framing = Framing::of_rejected(rejected);
+    if wire
+        .answer(framing, answer, shared.timeouts.write)
+        .await
+        .is_ok()
+    {
+        wire.close_gently(crate::limits::SKIP_BYTES_MAX, shared.timeouts.stop)
+            .await;
+    }
+}
+
+/// Serves one request; whether the connection goes on.
+async fn request(shared: &Shared, wire: &mut Wire, caller: &Caller, head: &Head) -> bool {
+    let mut body = RequestBody::new(wire, head, shared.timeouts.body);
+    let mut answer = answer(shared, caller, head, &mut body).await;
+    // What the client still sends would be taken for its next request: little is read away, else the connection ends here.
+    answer.close = answer.close || !body.skip().await;
+    let finished = body.is_finished();
+    let framing = Framing::of(head);
+    tracing::debug!(
+        method = head.method.as_str(),
+        target = head.target,
+        status = answer.status
+    );
+    match wire.answer(framing, answer, shared.timeouts.write).await {
+        Ok(true) => true,
+        Ok(false) => {
+            let most = if finished {
+                crate::limits::SKIP_BYTES_MAX
+            } else {
+                DRAIN_BYTES_MAX
+            };
+            wire.close_gently(most, shared.timeouts.stop).await;
+            false
+        }
+        Err(error) => {
+            tracing::debug!(%error, "the client did not take its answer");
+            false
+        }
+    }
+}
+
+async fn answer(
+    shared: &Shared,
+    caller: &Caller,
+    head: &Head,
+    body: &mut RequestBody<'_>,
+) -> Answer {
+    let found = match routes::find(head.method, &head.target) {
+        Ok(found) => found,
+        // Where no route knows PATCH, it is a method that Pantavisor does not know.
+        Err(_) if head.method == api::Method::Patch => return Answer::rejected(501),
+        Err(problem) => return refused(&problem, Shape::Pantavisor, head),
+    };
+    match checked(shared, caller, head, body, &found).await {
+        Ok(answer) => answer,
+        Err(problem) if problem.code == Code::BadChunk => Answer::rejected(413),
+        Err(problem) => refused(&problem, found.route.shape, head),
+    }
+}
+
+async fn checked(
+    shared: &Shared,
+    caller: &Caller,
+    head: &Head,
+    body: &mut RequestBody<'_>,
+    found: &Match<'_>,
+) -> Result<Answer, Problem> {
+    callers::check(caller, &shared.handle.view(), found)?;
+    let limit = match found.route.body {
+        RouteBody::None => 0,
+        RouteBody::Limit(bytes) => bytes,
+        RouteBody::Stream => usize::MAX,
+    };
+    let asked = Asked {
+        shared,
+        caller,
+        head,
+        body,
+        limit,
+    };
+    handlers::carry_out(found, asked).await
+}
+
+/// A problem as an answer: Pantavisor's body, or RFC 9457 on our resources and for who accepts it.
+fn refused(problem: &Problem, shape: Shape, head: &Head) -> Answer {
+    let (media, body) = match (shape, head.wants_problem) {
+        (Shape::Pantavisor, false) => (JSON, problem.pantavisor_body()),
+        (Shape::Pantavisor, true) | (Shape::Ours, _) => {
+            let body = serde_json::to_string(&problem.body());
+            (
+                api::problem::MEDIA_TYPE,
+                body.expect("messages have text keys and finite numbers"),
+            )
+        }
+    };
+    let mut answer = Answer::new(problem.status, media, Body::Bytes(Bytes::from(body)))
+        .with(api::problem::HEADER, problem.code.as_str());
+    if let Some(seconds) = problem.retry_after_s {
+        answer.before.push(("Retry-After", seconds.to_string()));
+    }
+    answer
+}

@@ -1,0 +1,391 @@
+//! A device behind a real socket: the server on the real store, over a folder, with a loop that keeps metadata and revisions and
+//! starts and stops containers at once. It decides nothing about health: that is the loop's own tests' matter.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use device::Handle;
+use device::handle::{
+    Action, Answer, Command, ContainerView, GroupView, Happened, RecoveryView, Refusal, Reply,
+    Request, View,
+};
+use device::ports::Clock;
+use linux::disk::LinuxDisk;
+use model::container::{BackoffPolicy, RecoveryPolicy, RestartPolicy};
+use model::metadata::MetaKind;
+use model::progress::message;
+use model::{Goal, Instant, Manifest, ObjectId, Progress, RevisionId, State, Status, WallTime};
+use server::{Caller, Identify, Peer, Running, Server, Settings, Socket, Timeouts};
+use store::{NewRevision, Options, Store};
+
+/// Text of revision 0: the recordings' own.
+pub(crate) const FACTORY: &str = include_str!("../recordings/factory.json");
+
+/// A running server. Everything is removed when it is dropped.
+pub(crate) struct Bench {
+    pub(crate) socket: PathBuf,
+    pub(crate) handle: Handle,
+    pub(crate) folder: PathBuf,
+    caller: Arc<Mutex<Caller>>,
+    running: Option<Running>,
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+impl Bench {
+    pub(crate) fn start() -> Self {
+        Self::start_with(Timeouts::default())
+    }
+
+    pub(crate) fn start_with(timeouts: Timeouts) -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let folder =
+            std::env::temp_dir().join(format!("coxswain-socket-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::create_dir_all(folder.join("storage")).unwrap();
+        let disk = LinuxDisk::open(&folder.join("storage")).unwrap();
+        // Leases would keep objects from being removed.
+        let options = Options {
+            lease: Duration::ZERO,
+            reserve_percent: 0,
+            ..Options::default()
+        };
+        let store = Store::open(disk, options, Instant(0)).store;
+        let factory = Progress::new(State::Done, message::FACTORY, 0);
+        store
+            .put_revision(NewRevision {
+                revision: &RevisionId::factory(),
+                manifest: FACTORY.as_bytes(),
+                progress: &factory,
+                commit_message: None,
+            })
+            .unwrap();
+        let (sender, requests) = mpsc::channel::<(Request, Reply)>();
+        let handle = Handle::new(move |request, reply| drop(sender.send((request, reply))));
+        handle.publish(view());
+        let keeper = Keeper {
+            handle: handle.clone(),
+            store: store.clone(),
+        };
+        std::thread::spawn(move || keeper.run(&requests));
+        let caller = Arc::new(Mutex::new(Caller::Host { uid: 0 }));
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let socket = folder.join("run/control.sock");
+        let server = Server {
+            sockets: vec![Socket {
+                path: socket.clone(),
+                mode: 0o666,
+            }],
+            handle: handle.clone(),
+            storage: Arc::new(store.clone()),
+            identify: Arc::new(Told(Arc::clone(&caller))),
+            settings: Arc::new(NoSettings),
+            clock: Arc::new(Ticking(std::time::Instant::now())),
+            logs: folder.join("storage/logs"),
+            timeouts,
+        };
+        let running = {
+            let _inside = runtime.enter();
+            server.start().unwrap()
+        };
+        Self {
+            socket,
+            handle,
+            folder,
+            caller,
+            running: Some(running),
+            runtime: Some(runtime),
+        }
+    }
+
+    /// Connections that are opened from now on come from this caller.
+    pub(crate) fn call_as(&self, caller: Caller) {
+        *self.caller.lock().unwrap() = caller;
+    }
+
+    pub(crate) fn stop(&mut self) {
+        if let (Some(running), Some(runtime)) = (self.running.take(), &self.runtime) {
+            runtime.block_on(running.stop());
+        }
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+        drop(std::fs::remove_dir_all(&self.folder));
+    }
+}
+
+struct Told(Arc<Mutex<Caller>>);
+
+impl Identify for Told {
+    fn caller(&self, peer: &Peer<'_>) -> Caller {
+        assert!(
+            peer.pid.is_some(),
+            "the kernel tells who is at the other end"
+        );
+        self.0.lock().unwrap().clone()
+    }
+}
+
+struct NoSettings;
+
+impl Settings for NoSettings {
+    fn legacy(&self) -> Vec<(String, serde_json::Value)> {
+        vec![("updater.commit.delay".to_owned(), 5.into())]
+    }
+
+    fn entries(&self) -> Vec<api::messages::pantavisor::ConfigEntry> {
+        Vec::new()
+    }
+
+    fn build_info(&self) -> String {
+        String::new()
+    }
+}
+
+struct Ticking(std::time::Instant);
+
+impl Clock for Ticking {
+    fn now(&self) -> Instant {
+        Instant(u64::try_from(self.0.elapsed().as_millis()).unwrap())
+    }
+
+    fn wall(&self) -> WallTime {
+        WallTime(1_795_254_546_000)
+    }
+}
+
+fn container(name: &str, group: &str, goal: Goal, roles: &[&'static str]) -> ContainerView {
+    let app = group == "app";
+    ContainerView {
+        name: name.parse().unwrap(),
+        group: group.parse().unwrap(),
+        status: if goal == Goal::Ready {
+            Status::Ready
+        } else {
+            Status::Started
+        },
+        goal,
+        restart_policy: if app {
+            RestartPolicy::Container
+        } else {
+            RestartPolicy::System
+        },
+        roles: roles.to_vec(),
+        recovery: RecoveryView {
+            policy: if app {
+                RecoveryPolicy::OnFailure
+            } else {
+                RecoveryPolicy::No
+            },
+            max_retries: 5,
+            current_retries: 0,
+            stable_timeout: Duration::from_secs(30),
+            is_stable: true,
+            backoff: BackoffPolicy::Reboot,
+        },
+        user_stopped: false,
+        pid: Some(100),
+        started_at: Some(Instant(0)),
+        restarts: 0,
+        exit_code: None,
+        fingerprint: ObjectId::of(name.as_bytes()),
+        reason: String::new(),
+        health_problem: None,
+    }
+}
+
+fn group(name: &str, goal: Goal) -> GroupView {
+    let app = name == "app";
+    GroupView {
+        name: name.parse().unwrap(),
+        goal,
+        restart_policy: if app {
+            RestartPolicy::Container
+        } else {
+            RestartPolicy::System
+        },
+        status: Status::Ready,
+        recovery: app.then_some((5, Duration::from_secs(30), BackoffPolicy::Reboot)),
+    }
+}
+
+fn view() -> View {
+    View {
+        running: Some(RevisionId::factory()),
+        manifest: Some(ObjectId::of(FACTORY.as_bytes())),
+        committed: Some(RevisionId::factory()),
+        containers: vec![
+            container("pvr-sdk", "platform", Goal::Started, &["mgmt"]),
+            container("sensor", "app", Goal::Ready, &[]),
+            container("web", "app", Goal::Started, &[]),
+        ],
+        groups: vec![
+            group("data", Goal::Mounted),
+            group("root", Goal::Started),
+            group("platform", Goal::Started),
+            group("app", Goal::Started),
+        ],
+        ..View::default()
+    }
+}
+
+/// Lets something happen, for those who follow events.
+pub(crate) fn happen(handle: &Handle, message: &str) {
+    handle.record(Happened {
+        id: 0,
+        time: WallTime(0),
+        kind: "notice",
+        revision: None,
+        container: None,
+        message: message.to_owned(),
+    });
+    handle.wake();
+}
+
+/// Stands for the loop.
+struct Keeper {
+    handle: Handle,
+    store: Store<LinuxDisk>,
+}
+
+impl Keeper {
+    fn run(&self, requests: &mpsc::Receiver<(Request, Reply)>) {
+        while let Ok((request, reply)) = requests.recv() {
+            reply(self.carry_out(request));
+        }
+    }
+
+    fn carry_out(&self, request: Request) -> Result<Answer, Refusal> {
+        let mut view = View::clone(&self.handle.view());
+        let internal = |error: &dyn std::error::Error| Refusal::Internal(error.to_string());
+        match request {
+            Request::PutRevision { revision, manifest } => {
+                Manifest::parse(&manifest)?;
+                let progress = Progress::new(State::New, message::READY_TO_RUN, 0);
+                let new = NewRevision {
+                    revision: &revision,
+                    manifest: &manifest,
+                    progress: &progress,
+                    commit_message: None,
+                };
+                self.store
+                    .put_revision(new)
+                    .map_err(|error| internal(&error))?;
+            }
+            Request::DeleteRevision(revision) => {
+                if view.running.as_ref() == Some(&revision) {
+                    return Err(Refusal::RevisionInUse {
+                        revision,
+                        why: "the running revision",
+                    });
+                }
+                if !self
+                    .store
+                    .delete_revision(&revision)
+                    .map_err(|error| internal(&error))?
+                {
+                    return Err(Refusal::NoSuchRevision(revision));
+                }
+            }
+            Request::PutCommitMessage { revision, message } => {
+                self.store
+                    .set_commit_message(&revision, &message)
+                    .map_err(|_| Refusal::NoSuchRevision(revision))?;
+            }
+            Request::Command(command) => self.command(command, &view)?,
+            Request::Control { container, action } => control(&mut view, &container, action),
+            Request::Ready(name) => {
+                let container = view
+                    .containers
+                    .iter()
+                    .find(|container| container.name == name);
+                if container.is_none_or(|container| container.goal != Goal::Ready) {
+                    return Err(Refusal::SignalNotExpected(name));
+                }
+            }
+            Request::PutMeta { kind, key, value } => {
+                self.store
+                    .put_meta(kind, &key, &value)
+                    .map_err(|error| internal(&error))?;
+            }
+            Request::DeleteMeta { kind, key } => {
+                if !self
+                    .store
+                    .delete_meta(kind, &key)
+                    .map_err(|error| internal(&error))?
+                {
+                    return Err(Refusal::NoSuchMeta);
+                }
+            }
+            Request::Collect => return Ok(Answer::Collected { reclaimed: 3800 }),
+            Request::Stop { .. } => {}
+        }
+        let pairs = |kind| Arc::new(self.pairs(kind));
+        view.user_meta = pairs(MetaKind::User);
+        view.device_meta = pairs(MetaKind::Device);
+        self.handle.publish(view);
+        Ok(Answer::Done)
+    }
+
+    fn pairs(&self, kind: MetaKind) -> Vec<(String, Vec<u8>)> {
+        let map = self.store.load_meta(kind).unwrap();
+        map.entries
+            .into_iter()
+            .map(|(key, value)| (key.as_str().to_owned(), value))
+            .collect()
+    }
+
+    fn command(&self, command: Command, view: &View) -> Result<(), Refusal> {
+        if let Some(trial) = &view.trial {
+            return Err(Refusal::UpdateInProgress {
+                trial: trial.revision.clone(),
+            });
+        }
+        match command {
+            Command::Run { revision, again } | Command::RunCommit { revision, again } => {
+                if !self.store.has_revision(&revision).unwrap() {
+                    return Err(Refusal::NoSuchRevision(revision));
+                }
+                let sick = revision.as_str() == "locals/sick";
+                if sick && !again {
+                    return Err(Refusal::FailedBefore {
+                        revision,
+                        failure: 1,
+                    });
+                }
+            }
+            Command::Rollback => return Err(Refusal::NothingToRollBack),
+            Command::Reboot(_)
+            | Command::PowerOff(_)
+            | Command::MakeFactory(_)
+            | Command::Collect
+            | Command::UpdateMetadata(_) => {}
+        }
+        happen(&self.handle, "command");
+        Ok(())
+    }
+}
+
+fn control(view: &mut View, name: &model::ContainerName, action: Action) {
+    let container = view
+        .containers
+        .iter_mut()
+        .find(|container| container.name == *name)
+        .unwrap();
+    container.user_stopped = action == Action::Stop;
+    container.status = match action {
+        Action::Stop => Status::Stopped,
+        Action::Start | Action::Restart => Status::Started,
+    };
+}

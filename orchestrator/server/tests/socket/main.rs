@@ -1,0 +1,12 @@
+//! The server over real sockets: as recorded from Pantavisor, under bad input, and with real clients.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test ends where something is not as it should be"
+)]
+
+mod device;
+mod hostile;
+mod recordings;
+mod transfers;
+mod wire;
