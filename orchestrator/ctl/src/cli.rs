@@ -127,6 +127,9 @@ pub(crate) enum Command {
         /// The signal.
         signal: Signal,
     },
+    /// Make a revision on this machine: containers from folders or OCI images, bundles to install.
+    #[command(subcommand)]
+    Revision(crate::author::RevisionCommand),
     /// Print the completion script for a shell.
     Completions {
         /// The shell.

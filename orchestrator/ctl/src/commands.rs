@@ -85,6 +85,16 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
             print(&generate::reference())?;
             return Ok(Exit::Good);
         }
+        // No device is needed: nothing is connected.
+        Command::Revision(command) => {
+            let lines = command.run()?;
+            print(&if cli.global.json {
+                json_line(&serde_json::json!({ "done": true, "lines": lines }))
+            } else {
+                lines.iter().map(|line| clean_lines(line) + "\n").collect()
+            })?;
+            return Ok(Exit::Good);
+        }
         other => other,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -231,7 +241,10 @@ async fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> 
             client.signal_ready().await?;
             context.done("told that this container is ready")?;
         }
-        Command::Completions { .. } | Command::Man { .. } | Command::Reference => {
+        Command::Completions { .. }
+        | Command::Man { .. }
+        | Command::Reference
+        | Command::Revision(_) => {
             unreachable!("carried out without a socket")
         }
     }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use client::{Bundle, BundleError, Uploaded};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use model::manifest::Rejected;
 use model::{ObjectId, RevisionId};
 use serde::Serialize;
 use tokio::task::JoinSet;
@@ -311,19 +312,9 @@ async fn blocking<T: Send + 'static>(
         .map_err(|error| Failure::new(Exit::Failed, "reading ended").because(error.to_string()))
 }
 
-fn bundle_failure(error: BundleError) -> Failure {
+pub(crate) fn bundle_failure(error: BundleError) -> Failure {
     match &error {
-        BundleError::Manifest { source, .. } => {
-            let mut failure = Failure::new(Exit::Unacceptable, error.to_string()).remedy(
-                "correct the manifest; `coxctl revision` makes manifests that are accepted",
-            );
-            failure.problems = source.problems.iter().map(Into::into).collect();
-            let untold = source.total.saturating_sub(source.problems.len());
-            if untold > 0 {
-                failure = failure.because(format!("{untold} more problems are not shown"));
-            }
-            failure
-        }
+        BundleError::Manifest { source, .. } => rejected(error.to_string(), source),
         BundleError::Read { path, source } if source.kind() == std::io::ErrorKind::NotFound => {
             Failure::file("read", path, source).remedy("give a bundle (.tgz) or a folder")
         }
@@ -340,6 +331,18 @@ fn bundle_failure(error: BundleError) -> Failure {
         | BundleError::Missing { .. }
         | BundleError::TooLarge { .. } => Failure::new(Exit::Unacceptable, error.to_string()),
     }
+}
+
+/// A manifest with problems: all of them are shown.
+pub(crate) fn rejected(what: String, rejected: &Rejected) -> Failure {
+    let mut failure = Failure::new(Exit::Unacceptable, what)
+        .remedy("correct the manifest; `coxctl revision` makes manifests that are accepted");
+    failure.problems = rejected.problems.iter().map(Into::into).collect();
+    let untold = rejected.total.saturating_sub(rejected.problems.len());
+    if untold > 0 {
+        failure = failure.because(format!("{untold} more problems are not shown"));
+    }
+    failure
 }
 
 /// A folder for what an archive holds, made when it is needed and removed at the end.
