@@ -54,7 +54,7 @@ pub(crate) struct AddContainer {
     /// Host name; the container's name when absent.
     #[arg(long)]
     hostname: Option<String>,
-    /// Group of device.json.
+    /// Group of device.json; app when there is no device.json, else the last one.
     #[arg(long)]
     group: Option<String>,
     /// How far it must come to count as good: MOUNTED, STARTED, READY.
@@ -173,6 +173,10 @@ impl AddContainer {
             });
         }
         let mut run = self.run_json();
+        if !working.has_groups() {
+            // Pantavisor's old rule would make it a system container, which nobody may restart.
+            run.entry("group").or_insert_with(|| json!("app"));
+        }
         let tree = match (&self.rootfs, &self.oci) {
             (Some(folder), _) => Tree::of_folder(folder, self.keep_owners)?,
             (None, Some(archive)) => {

@@ -128,6 +128,7 @@ fn from_nothing_to_a_bundle_and_back() {
     );
     assert_eq!(web.volumes[0].persistence, Persistence::Permanent);
     assert_eq!(web.stop_signal, 2);
+    assert_eq!(web.group.as_str(), "app");
     assert!(web.roles.given && !web.roles.mgmt);
 
     fs::write(home.path("web.conf"), b"a=1").unwrap();

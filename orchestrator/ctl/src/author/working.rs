@@ -115,6 +115,13 @@ impl Working {
         self.keys.contains_key(&format!("{name}/run.json"))
     }
 
+    /// Whether the manifest names groups of its own.
+    pub(super) fn has_groups(&self) -> bool {
+        ["device.json", "groups.json"]
+            .iter()
+            .any(|key| self.keys.contains_key(*key))
+    }
+
     /// Checks and writes, and drops objects that nothing names any more. A manifest that was right is never replaced by
     /// one that is not.
     pub(super) fn save(&self) -> Result<(), AuthorError> {
