@@ -291,6 +291,7 @@ fn exit_of_code(code: Code) -> Exit {
         | Code::BodyTimeout
         | Code::BadQuery
         | Code::BadHeader
+        | Code::BadChunk
         | Code::BadRange
         | Code::BadCommand
         | Code::NoAction
