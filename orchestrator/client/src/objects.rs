@@ -111,7 +111,9 @@ impl Client {
                 Ok(()) => return Ok(Uploaded::Sent),
                 Err(error) => error,
             };
-            let again = error.is_transport() || error.code() == Some(Code::WrongOffset);
+            // The server may not yet have noticed that the broken attempt is over.
+            let again = error.is_transport()
+                || matches!(error.code(), Some(Code::WrongOffset | Code::UploadBusy));
             resumes += 1;
             if !again || resumes > limits::UPLOAD_RESUMES_MAX {
                 return Err(error);

@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, Request, Response, Uri, header};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyperlocal::UnixConnector;
@@ -173,6 +173,13 @@ impl Client {
             Method::Delete => http::Method::DELETE,
         };
         *request.headers_mut() = headers;
+        // hyper leaves out the length of an empty body; servers wait for what has no length.
+        let length = request.body().size_hint().exact();
+        if let (Method::Put | Method::Post | Method::Patch, Some(length)) = (method, length) {
+            request
+                .headers_mut()
+                .insert(header::CONTENT_LENGTH, length.into());
+        }
         let fixed = request.headers_mut();
         fixed.insert(header::HOST, header::HeaderValue::from_static("localhost"));
         fixed

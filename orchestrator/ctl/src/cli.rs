@@ -14,7 +14,6 @@ use crate::terminal::Colour;
 #[command(
     name = "coxctl",
     version,
-    about,
     after_help = exit_help(),
     arg_required_else_help = true,
     disable_help_subcommand = true,
@@ -52,6 +51,15 @@ pub(crate) struct Global {
 /// What can be asked for.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    #[command(flatten)]
+    Device(DeviceCommand),
+    #[command(flatten)]
+    Local(LocalCommand),
+}
+
+/// What is asked of a device.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeviceCommand {
     /// Show the whole device on one screen.
     Status,
     /// List the containers of the running revision.
@@ -127,6 +135,11 @@ pub(crate) enum Command {
         /// The signal.
         signal: Signal,
     },
+}
+
+/// What needs no device.
+#[derive(Debug, Subcommand)]
+pub(crate) enum LocalCommand {
     /// Make a revision on this machine: containers from folders or OCI images, bundles to install.
     #[command(subcommand)]
     Revision(crate::author::RevisionCommand),

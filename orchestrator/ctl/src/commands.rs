@@ -11,8 +11,8 @@ use model::{ContainerName, RevisionId};
 use serde::Serialize;
 
 use crate::cli::{
-    Cli, Command, EventsArgs, MetaAction, MetaCommand, ObjectsCommand, Signal, StepsCommand,
-    SubjectName,
+    Cli, Command, DeviceCommand, EventsArgs, Global, LocalCommand, MetaAction, MetaCommand,
+    ObjectsCommand, Signal, StepsCommand, SubjectName,
 };
 use crate::failure::{Exit, Failure};
 use crate::terminal::{Look, clean_lines, print, print_bytes};
@@ -66,46 +66,42 @@ pub(crate) fn json_line<T: Serialize + ?Sized>(message: &T) -> String {
 
 /// Carries a command line out.
 pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
-    let command = match cli.command {
-        Command::Completions { shell } => {
-            print_bytes(&generate::completions(shell))?;
-            return Ok(Exit::Good);
-        }
-        Command::Man {
+    match cli.command {
+        Command::Local(command) => local(&cli.global, command),
+        Command::Device(command) => on_device(cli.global, command),
+    }
+}
+
+fn local(global: &Global, command: LocalCommand) -> Result<Exit, Failure> {
+    match command {
+        LocalCommand::Completions { shell } => print_bytes(&generate::completions(shell))?,
+        LocalCommand::Man {
             folder: Some(folder),
-        } => {
-            generate::man_pages(&folder)?;
-            return Ok(Exit::Good);
-        }
-        Command::Man { folder: None } => {
-            print_bytes(&generate::man()?)?;
-            return Ok(Exit::Good);
-        }
-        Command::Reference => {
-            print(&generate::reference())?;
-            return Ok(Exit::Good);
-        }
-        // No device is needed: nothing is connected.
-        Command::Revision(command) => {
+        } => generate::man_pages(&folder)?,
+        LocalCommand::Man { folder: None } => print_bytes(&generate::man()?)?,
+        LocalCommand::Reference => print(&generate::reference())?,
+        LocalCommand::Revision(command) => {
             let lines = command.run()?;
-            print(&if cli.global.json {
+            print(&if global.json {
                 json_line(&serde_json::json!({ "done": true, "lines": lines }))
             } else {
                 lines.iter().map(|line| clean_lines(line) + "\n").collect()
             })?;
-            return Ok(Exit::Good);
         }
-        other => other,
-    };
+    }
+    Ok(Exit::Good)
+}
+
+fn on_device(global: Global, command: DeviceCommand) -> Result<Exit, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Exit::Failed, "cannot start").because(error.to_string()))?;
     let result = runtime.block_on(async {
         let context = Context {
-            client: Client::new(socket(cli.global.socket), Timeouts::default())?,
-            look: Look::new(cli.global.color),
-            json: cli.global.json,
+            client: Client::new(socket(global.socket), Timeouts::default())?,
+            look: Look::new(global.color),
+            json: global.json,
             interrupted: RefCell::default(),
         };
         tokio::select! {
@@ -132,24 +128,24 @@ fn socket(given: Option<PathBuf>) -> PathBuf {
     })
 }
 
-async fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> {
+async fn dispatch(context: &Context, command: DeviceCommand) -> Result<Exit, Failure> {
     let client = &context.client;
     let look = &context.look;
     match command {
-        Command::Status => {
+        DeviceCommand::Status => {
             context.show(&client.status().await?, |status| {
                 screen::status(status, look)
             })?;
         }
-        Command::Ps => {
+        DeviceCommand::Ps => {
             let status = client.status().await?;
             context.show(&status.containers, |list| screen::containers(list, look))?;
         }
-        Command::Groups => {
+        DeviceCommand::Groups => {
             let status = client.status().await?;
             context.show(&status.groups, |list| screen::groups(list, look))?;
         }
-        Command::Steps { command: None } => {
+        DeviceCommand::Steps { command: None } => {
             let steps = client.revisions().await?;
             let status = if context.json {
                 None
@@ -158,22 +154,22 @@ async fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> 
             };
             context.show(&steps, |steps| screen::steps(steps, status.as_ref(), look))?;
         }
-        Command::Steps {
+        DeviceCommand::Steps {
             command: Some(StepsCommand::Show { revision }),
         } => {
             print_bytes(&client.manifest(revision.as_ref()).await?)?;
         }
-        Command::Steps {
+        DeviceCommand::Steps {
             command: Some(StepsCommand::Progress(args)),
         }
-        | Command::Progress(args) => return follow::progress(context, args).await,
-        Command::Objects { command } => objects(context, command).await?,
-        Command::Install(args) => return install::install(context, args).await,
-        Command::Run(args) => return follow::run(context, args).await,
-        Command::Rollback(args) => return follow::roll_back(context, args).await,
-        Command::Logs(args) => logs::logs(context, args).await?,
-        Command::Events(args) => events(context, args).await?,
-        Command::Why { subject } => {
+        | DeviceCommand::Progress(args) => return follow::progress(context, args).await,
+        DeviceCommand::Objects { command } => objects(context, command).await?,
+        DeviceCommand::Install(args) => return install::install(context, args).await,
+        DeviceCommand::Run(args) => return follow::run(context, args).await,
+        DeviceCommand::Rollback(args) => return follow::roll_back(context, args).await,
+        DeviceCommand::Logs(args) => logs::logs(context, args).await?,
+        DeviceCommand::Events(args) => events(context, args).await?,
+        DeviceCommand::Why { subject } => {
             let subject = match &subject {
                 None => Subject::Device,
                 Some(SubjectName::Container(name)) => Subject::Container(name),
@@ -181,45 +177,45 @@ async fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> 
             };
             context.show(&client.why(subject).await?, |why| screen::why(why, look))?;
         }
-        Command::Failures { id: None } => {
+        DeviceCommand::Failures { id: None } => {
             context.show(&client.failures().await?, |list| {
                 screen::failures(list, look)
             })?;
         }
-        Command::Failures { id: Some(id) } => {
+        DeviceCommand::Failures { id: Some(id) } => {
             context.show(&client.failure(id).await?, |failure| {
                 screen::failure(failure, look)
             })?;
         }
-        Command::Meta(command) => meta(context, command).await?,
-        Command::Gc => {
+        DeviceCommand::Meta(command) => meta(context, command).await?,
+        DeviceCommand::Gc => {
             let reclaimed = client.collect().await?;
             let message = api::messages::pantavisor::Reclaimed { reclaimed };
             context.show(&message, |_| {
                 format!("freed {}\n", crate::units::bytes(reclaimed))
             })?;
         }
-        Command::Start(args) => control(context, &args.container, Action::Start).await?,
-        Command::Stop(args) => control(context, &args.container, Action::Stop).await?,
-        Command::Restart(args) => control(context, &args.container, Action::Restart).await?,
-        Command::Config => {
+        DeviceCommand::Start(args) => control(context, &args.container, Action::Start).await?,
+        DeviceCommand::Stop(args) => control(context, &args.container, Action::Stop).await?,
+        DeviceCommand::Restart(args) => control(context, &args.container, Action::Restart).await?,
+        DeviceCommand::Config => {
             context.show(&client.configuration().await?, |list| {
                 screen::config(list, look)
             })?;
         }
-        Command::Reboot(args) => {
+        DeviceCommand::Reboot(args) => {
             client
                 .command(&CommandBody::new(Op::RebootDevice, &args.message))
                 .await?;
             context.done("the device restarts")?;
         }
-        Command::Poweroff(args) => {
+        DeviceCommand::Poweroff(args) => {
             client
                 .command(&CommandBody::new(Op::PoweroffDevice, &args.message))
                 .await?;
             context.done("the device switches itself off")?;
         }
-        Command::MakeFactory { revision } => {
+        DeviceCommand::MakeFactory { revision } => {
             let name = revision.as_ref().map_or("", RevisionId::as_str);
             client
                 .command(&CommandBody::new(Op::MakeFactory, name))
@@ -229,23 +225,17 @@ async fn dispatch(context: &Context, command: Command) -> Result<Exit, Failure> 
                 .map_or("the running revision", RevisionId::as_str);
             context.done(&format!("{name} becomes revision 0"))?;
         }
-        Command::Delete { revision } => {
+        DeviceCommand::Delete { revision } => {
             client.delete_revision(&revision).await?;
             context.done(&format!(
                 "removed {revision}; `coxctl gc` frees its objects"
             ))?;
         }
-        Command::Signal {
+        DeviceCommand::Signal {
             signal: Signal::Ready,
         } => {
             client.signal_ready().await?;
             context.done("told that this container is ready")?;
-        }
-        Command::Completions { .. }
-        | Command::Man { .. }
-        | Command::Reference
-        | Command::Revision(_) => {
-            unreachable!("carried out without a socket")
         }
     }
     Ok(Exit::Good)

@@ -65,7 +65,11 @@ pub(crate) fn exit_help() -> String {
 
 /// A command that did not do what it was asked to.
 #[derive(Debug)]
-pub(crate) struct Failure {
+pub(crate) struct Failure(Box<Told>);
+
+/// What is told of a failure.
+#[derive(Debug)]
+pub(crate) struct Told {
     pub(crate) exit: Exit,
     /// What failed, on what.
     pub(crate) what: String,
@@ -79,6 +83,20 @@ pub(crate) struct Failure {
     pub(crate) problems: Vec<ManifestProblem>,
     /// Nobody reads what we write: end without a word.
     pub(crate) quiet: bool,
+}
+
+impl std::ops::Deref for Failure {
+    type Target = Told;
+
+    fn deref(&self) -> &Told {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for Failure {
+    fn deref_mut(&mut self) -> &mut Told {
+        &mut self.0
+    }
 }
 
 /// What `--json` shows of a failure, on standard error.
@@ -98,7 +116,7 @@ struct Shown<'a> {
 
 impl Failure {
     pub(crate) fn new(exit: Exit, what: impl Into<String>) -> Self {
-        Self {
+        Self(Box::new(Told {
             exit,
             what: what.into(),
             because: Vec::new(),
@@ -106,7 +124,7 @@ impl Failure {
             code: None,
             problems: Vec::new(),
             quiet: false,
-        }
+        }))
     }
 
     pub(crate) fn because(mut self, cause: impl Into<String>) -> Self {
@@ -135,10 +153,12 @@ impl Failure {
 
     /// A file of ours that cannot be read or written.
     pub(crate) fn file(verb: &str, path: &std::path::Path, error: &io::Error) -> Self {
-        let exit = match error.kind() {
-            io::ErrorKind::NotFound => Exit::NotFound,
-            io::ErrorKind::StorageFull => Exit::NoSpace,
-            _ => Exit::Failed,
+        let exit = if error.kind() == io::ErrorKind::NotFound {
+            Exit::NotFound
+        } else if error.kind() == io::ErrorKind::StorageFull {
+            Exit::NoSpace
+        } else {
+            Exit::Failed
         };
         Self::new(exit, format!("cannot {verb} {}", path.display())).because(error.to_string())
     }
@@ -217,17 +237,27 @@ impl From<Error> for Failure {
 }
 
 fn connect_remedy(kind: io::ErrorKind) -> &'static str {
-    match kind {
-        io::ErrorKind::NotFound => {
-            "start coxswain, or name its socket with --socket PATH or COXSWAIN_SOCKET"
-        }
-        io::ErrorKind::PermissionDenied => "run coxctl as root",
-        io::ErrorKind::ConnectionRefused => {
-            "the socket was left by an orchestrator that has ended: start coxswain again"
-        }
-        io::ErrorKind::TimedOut => "the orchestrator takes no connections: look at its log",
-        _ => "check the path given with --socket or COXSWAIN_SOCKET",
-    }
+    [
+        (
+            io::ErrorKind::NotFound,
+            "start coxswain, or name its socket with --socket PATH or COXSWAIN_SOCKET",
+        ),
+        (io::ErrorKind::PermissionDenied, "run coxctl as root"),
+        (
+            io::ErrorKind::ConnectionRefused,
+            "the socket was left by an orchestrator that has ended: start coxswain again",
+        ),
+        (
+            io::ErrorKind::TimedOut,
+            "the orchestrator takes no connections: look at its log",
+        ),
+    ]
+    .into_iter()
+    .find(|(known, _)| *known == kind)
+    .map_or(
+        "check the path given with --socket or COXSWAIN_SOCKET",
+        |(_, remedy)| remedy,
+    )
 }
 
 fn refused(refusal: &Refusal) -> Failure {

@@ -145,7 +145,8 @@ fn option(text: &mut String, arg: &Arg) {
         form.push_str(&values(arg));
     }
     let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-    text.push_str(&format!("- `{form}`: {help}"));
+    let stop = if help.ends_with('.') { "" } else { "." };
+    text.push_str(&format!("- `{form}`: {help}{stop}"));
     let choices: Vec<String> = if arg.get_action().takes_values() {
         arg.get_possible_values()
             .iter()
