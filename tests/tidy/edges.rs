@@ -31,6 +31,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("coxctl", &["api", "client", "model"]),
     ("ready", &[]),
     ("acceptance", &[]),
+    ("benches", &["acceptance", "lifecycle", "model"]),
 ];
 
 /// Crates that may not touch files, sockets, clocks, threads or an async run time, and what they may use from outside.
