@@ -56,7 +56,9 @@ impl<W: World> Device<W> {
                 None
             }
         };
-        if let (Some(answer), Some(reply)) = (answer, self.asker.take()) {
+        if let Some(answer) = answer
+            && let Some(reply) = self.asker.take()
+        {
             reply(answer.map(|()| Answer::Done));
         }
         self.defer();

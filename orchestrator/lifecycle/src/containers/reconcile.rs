@@ -396,7 +396,21 @@ impl Entry {
                 checks.as_ref().and_then(|checks| checks.problem.clone())
             }
             Run::Stopping { sick, .. } => sick.as_ref().map(|(problem, _)| problem.clone()),
-            Run::Absent | Run::Starting { .. } | Run::Mounted { .. } | Run::Ended { .. } => None,
+            Run::Absent | Run::Starting { .. } | Run::Mounted { .. } | Run::Ended { .. } => {
+                match &self.outcome {
+                    Outcome::Waiting {
+                        cause: Cause::Unhealthy { probe },
+                        ..
+                    }
+                    | Outcome::GaveUp {
+                        cause: Cause::Unhealthy { probe },
+                    } => Some(probe.clone()),
+                    Outcome::Going
+                    | Outcome::Completed { .. }
+                    | Outcome::Waiting { .. }
+                    | Outcome::GaveUp { .. } => None,
+                }
+            }
         }
     }
 }
