@@ -21,7 +21,7 @@ mod objects;
 mod revisions;
 mod whole;
 
-pub(crate) use events::{Epoch, too_many_followers};
+pub(crate) use events::Epoch;
 
 /// A request whose caller has the right to it.
 pub(crate) struct Asked<'a, 'w> {

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use device::Handle;
 use device::handle::View;
 use device::ports::Clock;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 pub mod callers;
 mod handlers;
@@ -86,24 +86,27 @@ pub(crate) struct Shared {
     pub(crate) rendered: Rendered,
     pub(crate) epoch: handlers::Epoch,
     pub(crate) rare_heads: Arc<Semaphore>,
+    /// Becomes true when the server stops: streams without an end have theirs then.
+    pub(crate) stopping: watch::Receiver<bool>,
     transfers: Arc<Semaphore>,
     followers: Arc<Semaphore>,
 }
 
 impl Shared {
-    /// A place for an upload or download; waits for one.
-    pub(crate) async fn transfer(&self) -> OwnedSemaphorePermit {
-        Arc::clone(&self.transfers)
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed")
+    /// A place for an upload or download; waits for one, not for ever.
+    pub(crate) async fn transfer(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        let turn = Arc::clone(&self.transfers).acquire_owned();
+        match tokio::time::timeout(limits::TRANSFER_PATIENCE, turn).await {
+            Ok(place) => Ok(place.expect("the semaphore is never closed")),
+            Err(_) => Err(refusal::too_many_transfers()),
+        }
     }
 
     /// A place for a follower of events or logs.
     pub(crate) fn follower(&self) -> Result<OwnedSemaphorePermit, Problem> {
         Arc::clone(&self.followers)
             .try_acquire_owned()
-            .map_err(|_| handlers::too_many_followers())
+            .map_err(|_| refusal::too_many_followers())
     }
 }
 

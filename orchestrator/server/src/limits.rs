@@ -22,10 +22,12 @@ pub const CHUNK_LINE_BYTES_MAX: usize = 256;
 pub const TRAILER_BYTES_MAX: usize = 16 << 10;
 /// Bytes that are moved at once between socket and disk.
 pub const PIECE_BYTES: usize = 256 << 10;
-/// Pieces of one upload or download between socket and disk.
-pub const PIECES_IN_FLIGHT: usize = 4;
-/// Uploads and downloads at the same time; one more waits.
-pub const TRANSFERS_MAX: usize = 32;
+/// Pieces of one upload or download between two of its threads.
+pub const PIECES_IN_FLIGHT: usize = 2;
+/// Uploads and downloads at the same time; with a few pieces each, they take 24 MiB at most. One more waits.
+pub const TRANSFERS_MAX: usize = 16;
+/// How long an upload or download waits for its turn.
+pub const TRANSFER_PATIENCE: Duration = Duration::from_secs(30);
 /// Followers of events and logs at the same time.
 pub const FOLLOWERS_MAX: usize = 64;
 

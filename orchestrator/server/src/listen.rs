@@ -68,6 +68,7 @@ impl Running {
 
 pub(crate) fn start(server: Server) -> Result<Running, StartError> {
     let wall = server.clock.wall();
+    let (stop, stopping) = watch::channel(false);
     let shared = Arc::new(Shared {
         handle: server.handle,
         storage: server.storage,
@@ -77,12 +78,12 @@ pub(crate) fn start(server: Server) -> Result<Running, StartError> {
         timeouts: server.timeouts,
         rendered: Rendered::default(),
         epoch: Epoch::new(wall.0),
+        stopping: stopping.clone(),
         rare_heads: Arc::new(Semaphore::new(limits::RARE_HEADS_MAX)),
         transfers: Arc::new(Semaphore::new(limits::TRANSFERS_MAX)),
         followers: Arc::new(Semaphore::new(limits::FOLLOWERS_MAX)),
     });
     let connections = Arc::new(Connections::default());
-    let (stop, stopping) = watch::channel(false);
     let mut acceptors = JoinSet::new();
     let mut paths = Vec::new();
     for socket in &server.sockets {

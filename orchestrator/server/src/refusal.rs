@@ -119,6 +119,22 @@ pub(crate) fn upload(error: &UploadError) -> Problem {
     }
 }
 
+/// Too many upload or download already, and none of them ended in time.
+pub(crate) fn too_many_transfers() -> Problem {
+    Problem::new(
+        Code::Busy,
+        "too many objects are being uploaded or downloaded already",
+    )
+    .retry_after(MOMENT_RETRY_S)
+}
+
+/// Too many follow already.
+pub(crate) fn too_many_followers() -> Problem {
+    Problem::new(Code::Busy, "too many clients follow events or logs already")
+        .retry_after(MOMENT_RETRY_S)
+        .remedy("close one of them")
+}
+
 /// The action of a request body as the loop knows it.
 pub(crate) fn action(action: WireAction) -> Action {
     match action {

@@ -82,12 +82,11 @@ async fn request(shared: &Shared, wire: &mut Wire, caller: &Caller, head: &Head)
     match wire.answer(framing, answer, shared.timeouts.write).await {
         Ok(true) => true,
         Ok(false) => {
-            let most = if finished {
-                crate::limits::SKIP_BYTES_MAX
-            } else {
-                DRAIN_BYTES_MAX
-            };
-            wire.close_gently(most, shared.timeouts.stop).await;
+            // Nothing is on its way: the client has its answer, whole.
+            if !finished {
+                wire.close_gently(DRAIN_BYTES_MAX, shared.timeouts.stop)
+                    .await;
+            }
             false
         }
         Err(error) => {

@@ -6,12 +6,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::Problem;
 use api::messages::ours::Event;
-use api::{Code, Problem};
 use bytes::Bytes;
 use device::Handle;
 use device::handle::Happened;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::Asked;
 use crate::http1::answer::{Answer, Body};
@@ -55,6 +55,7 @@ pub(super) fn follow(asked: &Asked<'_, '_>, since: Option<String>) -> Result<Ans
         handle: shared.handle.clone(),
         epoch: shared.epoch.clone(),
         heartbeat: shared.timeouts.heartbeat,
+        stopping: shared.stopping.clone(),
         sender,
     };
     tokio::spawn(async move {
@@ -74,11 +75,12 @@ struct Follower {
     handle: Handle,
     epoch: Epoch,
     heartbeat: Duration,
+    stopping: watch::Receiver<bool>,
     sender: mpsc::Sender<std::io::Result<Bytes>>,
 }
 
 impl Follower {
-    async fn run(self, mut after: u64, mut lost: bool) {
+    async fn run(mut self, mut after: u64, mut lost: bool) {
         let woken = Arc::new(Notify::new());
         let waker = Arc::clone(&woken);
         // Registered before the first look, so that nothing falls between.
@@ -105,6 +107,7 @@ impl Follower {
             tokio::select! {
                 () = woken.notified() => {}
                 () = self.sender.closed() => return,
+                _ = self.stopping.wait_for(|stopping| *stopping) => return,
                 () = tokio::time::sleep(self.heartbeat) => piece.extend_from_slice(b": still here\n\n"),
             }
         }
@@ -139,15 +142,4 @@ fn push(piece: &mut Vec<u8>, event: &Event) {
     let data = serde_json::to_string(event).expect("messages have text keys and finite numbers");
     let text = format!("id: {}\nevent: {}\ndata: {data}\n\n", event.id, event.kind);
     piece.extend_from_slice(text.as_bytes());
-}
-
-/// Too many follow already.
-pub(crate) fn too_many_followers() -> Problem {
-    Problem::new(
-        Code::LimitReached,
-        "too many clients follow events or logs already",
-    )
-    .status(503)
-    .retry_after(10)
-    .remedy("close one of them")
 }

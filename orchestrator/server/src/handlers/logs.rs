@@ -10,7 +10,7 @@ use api::call::no_such_log;
 use api::{Code, Problem};
 use bytes::Bytes;
 use model::{ContainerName, RevisionId};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::{Asked, text};
 use crate::http1::answer::{Answer, Body, PLAIN};
@@ -54,9 +54,10 @@ pub(super) async fn show(
     }
     let place = asked.shared.follower()?;
     let (sender, pieces) = mpsc::channel(1);
+    let stopping = asked.shared.stopping.clone();
     tokio::spawn(async move {
         if tail.is_empty() || sender.send(Ok(tail.into())).await.is_ok() {
-            go_on(folder, end, sender).await;
+            go_on(folder, end, sender, stopping).await;
         }
         drop(place);
     });
@@ -142,8 +143,13 @@ fn last_lines(path: &Path, lines: usize) -> io::Result<(Vec<u8>, u64)> {
     Ok((text, end))
 }
 
-/// Sends what is written from `end` on, until the client is gone.
-async fn go_on(folder: PathBuf, mut end: u64, sender: mpsc::Sender<io::Result<Bytes>>) {
+/// Sends what is written from `end` on, until the client is gone or the server stops.
+async fn go_on(
+    folder: PathBuf,
+    mut end: u64,
+    sender: mpsc::Sender<io::Result<Bytes>>,
+    mut stopping: watch::Receiver<bool>,
+) {
     loop {
         let path = folder.clone();
         let read = tokio::task::spawn_blocking(move || news(&path, end)).await;
@@ -162,6 +168,7 @@ async fn go_on(folder: PathBuf, mut end: u64, sender: mpsc::Sender<io::Result<By
         }
         tokio::select! {
             () = sender.closed() => return,
+            _ = stopping.wait_for(|stopping| *stopping) => return,
             () = tokio::time::sleep(FOLLOW_PAUSE) => {}
         }
     }

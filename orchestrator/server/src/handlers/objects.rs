@@ -46,7 +46,7 @@ fn missing(object: &ObjectId) -> Problem {
 }
 
 pub(super) async fn get(asked: &Asked<'_, '_>, object: ObjectId) -> Result<Answer, Problem> {
-    let place = asked.shared.transfer().await;
+    let place = asked.shared.transfer().await?;
     let (mut open, size) = asked
         .blocking(move |storage| {
             let Some(mut open) = storage
@@ -219,7 +219,7 @@ async fn receive(
     expected: Option<u64>,
     last: bool,
 ) -> Result<Answer, Problem> {
-    let _place = asked.shared.transfer().await;
+    let _place = asked.shared.transfer().await?;
     let now = asked.shared.clock.now();
     let started = asked
         .blocking(move |storage| storage.upload(object, offset, expected, now))

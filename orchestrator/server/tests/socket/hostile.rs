@@ -405,9 +405,16 @@ fn a_reader_that_takes_nothing_is_closed_and_holds_nobody_up() {
 fn stopping_lets_a_request_end_and_removes_the_socket() {
     let mut bench = Bench::start();
     let mut idle = Line::open(&bench.socket);
+    let mut follower = Line::open(&bench.socket);
+    follower.send("GET /events HTTP/1.1\r\n\r\n");
+    follower.stream_start();
     let started = Instant::now();
     bench.stop();
     assert!(started.elapsed() < Duration::from_secs(3));
+    assert!(
+        follower.until_end().ends_with("0\r\n\r\n"),
+        "its stream has an end"
+    );
     assert!(!bench.socket.exists());
     assert!(idle.is_closed());
 }
