@@ -26,7 +26,7 @@ pub fn cause(cause: &Cause) -> String {
             uptime_s,
         } => {
             let how = exit(*code, *out_of_memory);
-            format!("{how} {uptime_s} s after its start, and no retry was left")
+            format!("{how}, {uptime_s} s after its start, and no retry was left")
         }
         Cause::StartFailed { error } => format!("could not be started: {error}"),
         Cause::GoalNotReached {
@@ -384,8 +384,311 @@ fn pressure_lines(why: &mut Why, failure: &Failure) {
     ] {
         if let Some(percent) = value.filter(|percent| *percent >= 20.0) {
             why.because.push(format!(
-                "the machine was short of it: in {percent:.0} % of the time something waited for {what}"
+                "the machine was short of resources: in {percent:.0} % of the time something waited for {what}"
             ));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::messages::ours::{GroupStatus, Trial};
+    use expect_test::{Expect, expect};
+    use model::container::{RecoveryPolicy, RestartPolicy};
+    use model::failure::{BadObject, ContainerAtFailure, Pressure};
+    use model::progress::message;
+    use model::{ObjectId, WallTime};
+
+    fn container(name: &str, group: &str, status: Status, goal: Goal) -> ContainerStatus {
+        ContainerStatus {
+            name: name.parse().unwrap(),
+            group: group.parse().unwrap(),
+            status,
+            goal,
+            good: matches!(status, Status::Started | Status::Ready),
+            restart_policy: RestartPolicy::Container,
+            roles: Vec::new(),
+            recovery: RecoveryPolicy::OnFailure,
+            retries: 0,
+            max_retries: 5,
+            stable: true,
+            user_stopped: false,
+            pid: Some(7),
+            uptime_s: Some(90),
+            restarts: 0,
+            exit_code: None,
+            reason: String::new(),
+            health_problem: None,
+            fingerprint: ObjectId::of(name.as_bytes()),
+        }
+    }
+
+    fn status() -> DeviceStatus {
+        let group = |name: &str, status| GroupStatus {
+            name: name.parse().unwrap(),
+            goal: Goal::Started,
+            status,
+            containers: 1,
+        };
+        DeviceStatus {
+            version: "0".to_owned(),
+            time: String::new(),
+            uptime_s: 100,
+            condition: Condition::Good,
+            running: Some("locals/two".parse().unwrap()),
+            manifest: None,
+            committed: Some("locals/two".parse().unwrap()),
+            previous: Some("locals/one".parse().unwrap()),
+            trial: None,
+            groups: vec![
+                group("platform", Status::Ready),
+                group("app", Status::Ready),
+            ],
+            containers: vec![
+                container("db", "platform", Status::Started, Goal::Started),
+                container("web", "app", Status::Ready, Goal::Ready),
+            ],
+            storage: None,
+            last_failure: None,
+            runtime_problem: None,
+            notices: Vec::new(),
+        }
+    }
+
+    fn failure(cause: Cause, container: Option<&str>) -> Failure {
+        Failure {
+            version: 1,
+            id: 3,
+            revision: "locals/three".parse().unwrap(),
+            manifest: None,
+            rolled_back_to: Some("locals/two".parse().unwrap()),
+            container: container.map(|name| name.parse().unwrap()),
+            cause,
+            message: message::CONTAINER_NOT_STARTED.to_owned(),
+            time: WallTime(0),
+            tries: 1,
+            containers: vec![ContainerAtFailure {
+                name: "db".parse().unwrap(),
+                status: Status::Recovering,
+                goal: Goal::Started,
+                retries: 2,
+                exit_code: Some(137),
+            }],
+            log: vec!["cannot open /data".to_owned()],
+            pressure: Pressure {
+                io_some_avg10: Some(63.2),
+                ..Pressure::default()
+            },
+        }
+    }
+
+    fn check(status: &DeviceStatus, facts: &RevisionFacts<'_>, subject: &str, expected: &Expect) {
+        let subject = match subject {
+            "device" => Subject::Device,
+            name => match name.parse() {
+                Ok(revision) => Subject::Revision(revision),
+                Err(_) => Subject::Container(name.parse().unwrap()),
+            },
+        };
+        let why = explain(status, facts, &subject).expect("it is known");
+        let mut text = format!("{}\n", why.summary);
+        for (mark, lines) in [
+            ("because", &why.because),
+            ("remedy", &why.remedy),
+            ("log", &why.log),
+        ] {
+            for line in lines {
+                text.push_str(&format!("  {mark}: {line}\n"));
+            }
+        }
+        expected.assert_eq(&text);
+    }
+
+    const NOTHING: RevisionFacts<'static> = RevisionFacts {
+        progress: None,
+        failure: None,
+    };
+
+    #[test]
+    fn a_rolled_back_revision() {
+        let error = Progress::new(State::Error, message::CONTAINER_NOT_STARTED, 0);
+        let exited = Cause::Exited {
+            code: 3,
+            out_of_memory: false,
+            uptime_s: 1,
+        };
+        let failure = failure(exited, Some("web"));
+        let facts = RevisionFacts {
+            progress: Some(&error),
+            failure: Some(&failure),
+        };
+        check(
+            &status(),
+            &facts,
+            "locals/three",
+            &expect![[r#"
+                locals/three was rolled back: container web ended with exit code 3, 1 s after its start, and no retry was left; locals/two runs since
+                  because: it was tried 1 time(s)
+                  because: at that time container db was RECOVERING and not STARTED; its last run was ended by signal 9
+                  because: the machine was short of resources: in 63 % of the time something waited for the disk
+                  remedy: install a corrected revision; to try this one once more: coxctl run --again locals/three
+                  log: cannot open /data
+            "#]],
+        );
+        check(
+            &status(),
+            &facts,
+            "locals/four",
+            &expect![[r#"
+                locals/four was rolled back: container web ended with exit code 3, 1 s after its start, and no retry was left; locals/two runs since
+                  because: the same manifest failed before as revision locals/three
+                  because: it was tried 1 time(s)
+                  because: at that time container db was RECOVERING and not STARTED; its last run was ended by signal 9
+                  because: the machine was short of resources: in 63 % of the time something waited for the disk
+                  remedy: install a corrected revision; to try this one once more: coxctl run --again locals/four
+                  log: cannot open /data
+            "#]],
+        );
+    }
+
+    #[test]
+    fn other_causes() {
+        let bad = BadObject {
+            object: ObjectId::of(b""),
+            key: "web/root.squashfs".to_owned(),
+            problem: "corrupt".to_owned(),
+        };
+        for (one, expected) in [
+            (
+                Cause::GoalNotReached {
+                    goal: Goal::Ready,
+                    status: Status::Started,
+                    timeout_s: 30,
+                    probe: Some("connection refused".to_owned()),
+                },
+                "was STARTED and not READY after 30 s; its health check said: connection refused",
+            ),
+            (
+                Cause::BadObjects { objects: vec![bad] },
+                "1 object(s) cannot be used; e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 (needed by web/root.squashfs) is corrupt",
+            ),
+            (
+                Cause::Exited {
+                    code: 137,
+                    out_of_memory: true,
+                    uptime_s: 9,
+                },
+                "was killed because it used more memory than it may, 9 s after its start, and no retry was left",
+            ),
+            (
+                Cause::TriesUsedUp { tries: 3 },
+                "the orchestrator or the machine stopped during each of 3 tries, before the revision was committed",
+            ),
+        ] {
+            assert_eq!(cause(&one), expected);
+        }
+    }
+
+    #[test]
+    fn a_container_that_waits_for_another_one() {
+        let mut status = status();
+        status.condition = Condition::Degraded;
+        let db = &mut status.containers[0];
+        db.status = Status::Recovering;
+        db.good = false;
+        db.pid = None;
+        db.exit_code = Some(137);
+        db.retries = 3;
+        db.reason = "retry in 20 s after exit code 137".to_owned();
+        let web = &mut status.containers[1];
+        web.status = Status::Blocked;
+        web.good = false;
+        web.pid = None;
+        web.reason = "waits for group platform".to_owned();
+        check(
+            &status,
+            &NOTHING,
+            "web",
+            &expect![[r#"
+                container web is BLOCKED and not READY: waits for group platform
+                  because: container db is RECOVERING and not STARTED: retry in 20 s after exit code 137
+                  remedy: coxctl logs web
+            "#]],
+        );
+        check(
+            &status,
+            &NOTHING,
+            "db",
+            &expect![[r#"
+                container db is RECOVERING and not STARTED: retry in 20 s after exit code 137
+                  because: its last run was ended by signal 9
+                  because: 3 of 5 retries are used
+                  remedy: coxctl logs db
+            "#]],
+        );
+        check(
+            &status,
+            &NOTHING,
+            "device",
+            &expect![[r#"
+                something that should run does not; revision locals/two runs
+                  because: container db is RECOVERING and not STARTED: retry in 20 s after exit code 137
+                  because: container web is BLOCKED and not READY: waits for group platform
+            "#]],
+        );
+    }
+
+    #[test]
+    fn what_is_well_and_what_is_not_known() {
+        check(
+            &status(),
+            &NOTHING,
+            "web",
+            &expect![[r#"
+            web is READY since 90 s, as it should be
+        "#]],
+        );
+        check(
+            &status(),
+            &NOTHING,
+            "locals/two",
+            &expect![[r#"
+            revision locals/two runs
+        "#]],
+        );
+        let new = Progress::new(State::New, message::READY_TO_RUN, 0);
+        let facts = RevisionFacts {
+            progress: Some(&new),
+            failure: None,
+        };
+        check(
+            &status(),
+            &facts,
+            "locals/five",
+            &expect![[r#"
+            locals/five is installed and was never run
+              remedy: coxctl run locals/five
+        "#]],
+        );
+        let mut trying = status();
+        trying.trial = Some(Trial {
+            revision: "locals/five".parse().unwrap(),
+            phase: "observing".to_owned(),
+            tries_left: 2,
+            commit_in_s: Some(4),
+        });
+        check(
+            &trying,
+            &facts,
+            "locals/five",
+            &expect![[r#"
+            revision locals/five is being tried (observing), 2 tries are left after this one; it is committed in 4 s if nothing happens
+        "#]],
+        );
+        let nobody = Subject::Container("nobody".parse().unwrap());
+        assert_eq!(explain(&status(), &NOTHING, &nobody), None);
+        let nothing = Subject::Revision("9".parse().unwrap());
+        assert_eq!(explain(&status(), &NOTHING, &nothing), None);
     }
 }
