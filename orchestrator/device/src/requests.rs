@@ -35,11 +35,7 @@ impl<W: World> Device<W> {
             ),
             Request::Command(command) => self.on_command(now, command),
             Request::Control { container, action } => Some(self.control(&container, action)),
-            Request::Ready(container) => Some(
-                self.containers
-                    .ready(&container)
-                    .map_err(|error| control_refusal(error, container, Action::Start)),
-            ),
+            Request::Ready(container) => Some(self.ready(container)),
             Request::PutMeta { kind, key, value } => Some(self.put_meta(kind, key, value)),
             Request::DeleteMeta { kind, key } => Some(self.delete_meta(kind, &key)),
             Request::Collect => {
@@ -360,6 +356,17 @@ impl<W: World> Device<W> {
             .map_err(revision_refusal)?;
         self.manifests.remove(&factory);
         Ok(())
+    }
+
+    fn ready(&mut self, container: ContainerName) -> Result<(), Refusal> {
+        let starting = !matches!(self.stage, Stage::Up(_));
+        self.containers.ready(&container).map_err(|error| {
+            if starting {
+                Refusal::NotReady
+            } else {
+                control_refusal(error, container, Action::Start)
+            }
+        })
     }
 
     fn control(&mut self, container: &ContainerName, action: Action) -> Result<(), Refusal> {

@@ -1,6 +1,6 @@
 //! Lives of a device, told step by step: the loop, the life cycle and the store together, against a run time that behaves.
 
-#![allow(clippy::unwrap_used, unreachable_pub)]
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, unreachable_pub)]
 
 mod memory;
 mod world;
@@ -639,9 +639,11 @@ fn revisions_in_use_stay_and_the_factory_is_never_lost() {
 
 #[test]
 fn collection_keeps_what_may_be_needed() {
-    let mut settings = Settings::default();
-    settings.keep_revisions = 0;
-    settings.lease = std::time::Duration::from_secs(1);
+    let settings = Settings {
+        keep_revisions: 0,
+        lease: std::time::Duration::from_secs(1),
+        ..Settings::default()
+    };
     let mut rig = settled_with(settings);
     let unneeded = rig.object(b"nobody names this");
     for name in ["locals/two", "locals/three"] {
@@ -756,8 +758,10 @@ fn a_changed_kernel_is_tried_by_a_reboot() {
 
 #[test]
 fn exactly_as_pantavisor_an_update_in_place_ends_updated() {
-    let mut settings = Settings::default();
-    settings.exact_commit = true;
+    let settings = Settings {
+        exact_commit: true,
+        ..Settings::default()
+    };
     let mut rig = Rig::new(settings);
     rig.put("locals/one", &[("web", "ready 5", READY)]);
     rig.run("locals/one").unwrap();

@@ -463,7 +463,7 @@ impl Rig {
             .begin_upload(object, Some(bytes.len() as u64), now)
             .unwrap()
         {
-            store::Begun::Exists { .. } => {}
+            store::Begun::Exists => {}
             store::Begun::Upload(upload) => {
                 let mut upload = store::HashedUpload::new(upload).unwrap();
                 upload.append(bytes).unwrap();

@@ -1,1 +1,419 @@
+//! One row for every case of the decision.
 
+use super::*;
+use crate::update::Running;
+
+fn id(text: &str) -> RevisionId {
+    text.parse().unwrap()
+}
+
+fn digest(revision: &str) -> ObjectId {
+    ObjectId::of(revision.as_bytes())
+}
+
+fn known(revision: &str, status: Option<State>, done: bool, changed_ms: u64) -> Known {
+    Known {
+        revision: id(revision),
+        digest: Some(digest(revision)),
+        progress: status.map(|status| Progress::new(status, "", 0)),
+        done,
+        changed_ms,
+    }
+}
+
+fn good(revision: &str, boot: &str) -> (RevisionId, Verdict) {
+    let verdict = Verdict::Good {
+        digest: digest(revision),
+        boot: ObjectId::of(boot.as_bytes()),
+    };
+    (id(revision), verdict)
+}
+
+fn bad(revision: &str) -> (RevisionId, Verdict) {
+    let object = BadObject {
+        object: ObjectId::of(b"x"),
+        key: "web/root.squashfs".to_owned(),
+        problem: "corrupt".to_owned(),
+    };
+    (id(revision), Verdict::BadObjects(vec![object]))
+}
+
+/// Committed `c` after `p`, trial `t` with two of three tries left, factory `0`; all good, no boot loader.
+fn facts() -> Facts {
+    Facts {
+        marker: Some(Marker {
+            committed: Some(id("locals/c")),
+            previous: Some(id("locals/p")),
+            trial: Some(Trial {
+                revision: id("locals/t"),
+                tries_left: 2,
+                by_reboot: false,
+            }),
+            ..Marker::default()
+        }),
+        revisions: vec![
+            known("0", Some(State::Done), true, 1),
+            known("locals/p", Some(State::Done), true, 2),
+            known("locals/c", Some(State::Done), true, 3),
+            known("locals/t", Some(State::InProgress), false, 4),
+            known("locals/new", Some(State::New), false, 5),
+        ],
+        verdicts: [
+            good("0", "k"),
+            good("locals/p", "k"),
+            good("locals/c", "k"),
+            good("locals/t", "k"),
+        ]
+        .into(),
+        tries: 3,
+        next_failure: 7,
+        ..Facts::default()
+    }
+}
+
+fn boot(facts: &Facts) -> Boot {
+    match decide(facts) {
+        Decision::Boot(boot) => *boot,
+        Decision::Verify(revision) => panic!("wants {revision} verified"),
+    }
+}
+
+fn started(boot: &Boot) -> String {
+    match &boot.start {
+        Start::Trial { attempt, base } => {
+            let base = base.as_ref().map(|base| base.revision.to_string());
+            format!("try {} from {base:?}", attempt.revision)
+        }
+        Start::Run(Running { revision, .. }) => format!("run {revision}"),
+        Start::Reboot => "reboot".to_owned(),
+        Start::Nothing => "nothing".to_owned(),
+    }
+}
+
+/// Effects in short: what is written, in order.
+fn written(boot: &Boot) -> Vec<String> {
+    boot.effects
+        .iter()
+        .map(|effect| match effect {
+            Effect::Gate(_, write) => format!("gate {}", short(write)),
+            Effect::Owe(write) => short(write),
+            Effect::Tell(kind, ..) => format!("tell {kind}"),
+            Effect::Verify(_)
+            | Effect::Run(..)
+            | Effect::Settle
+            | Effect::StopAll
+            | Effect::End(_)
+            | Effect::Answer(_)
+            | Effect::Retain => panic!("not at a boot: {effect:?}"),
+        })
+        .collect()
+}
+
+fn short(write: &Write) -> String {
+    match write {
+        Write::Marker(marker) => {
+            let trial = marker.trial.as_ref();
+            let trial = trial.map(|trial| format!("{}/{}", trial.revision, trial.tries_left));
+            format!("marker {trial:?}")
+        }
+        Write::Progress(revision, progress) => {
+            format!("{revision} {} {}", progress.status, progress.retries)
+        }
+        Write::Done(revision) => format!("done {revision}"),
+        Write::Current(revision) => format!("current {revision}"),
+        Write::Failure(failing) => format!("failure {} of {}", failing.id, failing.revision),
+        Write::Confirm(revision) => format!("confirm {revision}"),
+        Write::Arm(revision) => format!("arm {revision}"),
+    }
+}
+
+fn set_trial(facts: &mut Facts, change: impl FnOnce(&mut Trial)) {
+    let marker = facts.marker.as_mut().unwrap();
+    change(marker.trial.as_mut().unwrap());
+}
+
+fn no_trial(facts: &mut Facts) {
+    facts.marker.as_mut().unwrap().trial = None;
+}
+
+#[test]
+fn a_trial_is_counted_before_it_runs() {
+    let boot = boot(&facts());
+    assert_eq!(started(&boot), r#"try locals/t from Some("locals/c")"#);
+    assert_eq!(
+        written(&boot),
+        [
+            r#"gate marker Some("locals/t/1")"#,
+            "locals/t INPROGRESS 1",
+            "current locals/t"
+        ]
+    );
+    assert_eq!(boot.marker.trial.unwrap().tries_left, 1);
+}
+
+#[test]
+fn progress_of_a_trial_never_goes_back() {
+    for (status, told) in [
+        (State::Testing, Some("locals/t TESTING 1")),
+        (State::Updated, Some("locals/t INPROGRESS 1")),
+        (State::Done, None),
+    ] {
+        let mut facts = facts();
+        facts.revisions[3] = known("locals/t", Some(status), false, 4);
+        let written = written(&boot(&facts));
+        assert_eq!(
+            written
+                .get(1)
+                .filter(|w| w.contains("locals/t "))
+                .map(String::as_str),
+            told
+        );
+    }
+}
+
+#[test]
+fn everything_that_may_run_is_verified_first() {
+    let mut facts = facts();
+    let mut asked = Vec::new();
+    let verdicts = std::mem::take(&mut facts.verdicts);
+    while let Decision::Verify(revision) = decide(&facts) {
+        let verdict = verdicts.get(&revision).unwrap().clone();
+        asked.push(revision.to_string());
+        facts.verdicts.insert(revision, verdict);
+    }
+    assert_eq!(asked, ["locals/t", "locals/c"]);
+}
+
+#[test]
+fn a_trial_that_cannot_be_run_is_given_up() {
+    let given_up = |change: &dyn Fn(&mut Facts), cause: fn(&Cause) -> bool, remembered: bool| {
+        let mut facts = facts();
+        change(&mut facts);
+        let boot = boot(&facts);
+        assert_eq!(started(&boot), "run locals/c");
+        let written = written(&boot);
+        assert_eq!(written[0], "failure 7 of locals/t");
+        assert!(written[1].starts_with("locals/t ERROR"), "{written:?}");
+        assert_eq!(
+            written[2], "marker None",
+            "last: what it names is on record"
+        );
+        let Effect::Owe(Write::Failure(failing)) = &boot.effects[0] else {
+            panic!("a failure comes first");
+        };
+        assert!(cause(&failing.cause), "{:?}", failing.cause);
+        assert_eq!(failing.rolled_back_to, Some(id("locals/c")));
+        assert_eq!(
+            boot.marker.failure_of(digest("locals/t")),
+            remembered.then_some(7)
+        );
+        assert_eq!(boot.next_failure, 8);
+    };
+    given_up(
+        &|facts| set_trial(facts, |trial| trial.tries_left = 0),
+        |cause| matches!(cause, Cause::TriesUsedUp { tries: 3 }),
+        true,
+    );
+    given_up(
+        &|facts| facts.verdicts.extend([bad("locals/t")]),
+        |cause| matches!(cause, Cause::BadObjects { .. }),
+        false,
+    );
+    given_up(
+        &|facts| {
+            let verdict = Verdict::BadManifest("torn".to_owned());
+            facts.verdicts.insert(id("locals/t"), verdict);
+        },
+        |cause| matches!(cause, Cause::BadManifest { .. }),
+        false,
+    );
+    given_up(
+        &|facts| {
+            set_trial(facts, |trial| trial.by_reboot = true);
+            facts.booted = Some(id("locals/c"));
+        },
+        |cause| matches!(cause, Cause::UnexpectedRollback),
+        true,
+    );
+}
+
+#[test]
+fn a_trial_that_was_never_booted_is_armed_again_and_counted() {
+    let mut facts = facts();
+    set_trial(&mut facts, |trial| {
+        trial.by_reboot = true;
+        trial.tries_left = 3;
+    });
+    facts.booted = Some(id("locals/c"));
+    let boot = boot(&facts);
+    assert_eq!(started(&boot), "reboot");
+    assert_eq!(
+        written(&boot),
+        [r#"gate marker Some("locals/t/2")"#, "gate arm locals/t"]
+    );
+}
+
+#[test]
+fn a_trial_that_failed_already_is_only_forgotten() {
+    let mut facts = facts();
+    facts.revisions[3] = known("locals/t", Some(State::Error), false, 4);
+    let boot = boot(&facts);
+    assert_eq!(started(&boot), "run locals/c");
+    assert_eq!(written(&boot), ["marker None", "current locals/c"]);
+    assert_eq!(boot.marker.failure_of(digest("locals/t")), Some(6));
+}
+
+#[test]
+fn a_try_that_cannot_be_counted_is_not_made() {
+    let mut facts = facts();
+    facts.cannot_count = Some("read-only".to_owned());
+    let boot = boot(&facts);
+    assert_eq!(started(&boot), "run locals/c");
+    assert_eq!(
+        boot.marker,
+        facts.marker.unwrap(),
+        "it is tried at a later start"
+    );
+    assert_eq!(boot.notices.len(), 1);
+}
+
+#[test]
+fn what_is_corrupt_gives_way_in_this_order() {
+    let mut facts = facts();
+    no_trial(&mut facts);
+    facts.revisions.extend([
+        known("locals/older", Some(State::Done), true, 10),
+        known("locals/newer", Some(State::Error), true, 20),
+        known("locals/updated", Some(State::Updated), false, 99),
+        known("locals/failed", Some(State::Error), false, 99),
+    ]);
+    facts.verdicts.extend([
+        good("locals/older", "k"),
+        good("locals/newer", "k"),
+        good("locals/updated", "k"),
+    ]);
+    let marker = facts.marker.clone().unwrap();
+    let mut order = Vec::new();
+    loop {
+        let boot = boot(&facts);
+        assert_eq!(
+            boot.marker, marker,
+            "a fallback does not move what is committed"
+        );
+        assert_eq!(boot.notices.len(), order.len());
+        let Start::Run(running) = boot.start else {
+            break;
+        };
+        order.push(running.revision.to_string());
+        facts.verdicts.extend([bad(running.revision.as_str())]);
+    }
+    assert_eq!(
+        order,
+        [
+            "locals/c",
+            "locals/p",
+            "locals/newer",
+            "locals/older",
+            "0",
+            "locals/updated"
+        ]
+    );
+}
+
+#[test]
+fn a_first_start_runs_the_factory_and_never_what_nobody_asked_for() {
+    let mut facts = Facts {
+        revisions: vec![known("locals/new", Some(State::New), false, 5)],
+        tries: 3,
+        next_failure: 1,
+        ..Facts::default()
+    };
+    assert_eq!(
+        started(&boot(&Facts {
+            tries: 3,
+            ..Facts::default()
+        })),
+        "nothing"
+    );
+    assert_eq!(started(&boot(&facts)), "nothing");
+    facts.revisions.push(known("0", None, false, 1));
+    facts.verdicts.extend([good("0", "k")]);
+    let boot = boot(&facts);
+    assert_eq!(started(&boot), "run 0");
+    assert_eq!(
+        written(&boot),
+        ["marker None", "0 DONE 0", "done 0", "current 0"]
+    );
+    assert_eq!(boot.marker.committed, Some(id("0")));
+    let told = boot.effects.iter().find_map(|effect| match effect {
+        Effect::Owe(Write::Progress(_, progress)) => Some(progress.message.as_str()),
+        _ => None,
+    });
+    assert_eq!(told, Some(message::FACTORY));
+}
+
+#[test]
+fn a_commit_that_was_cut_is_completed() {
+    let mut facts = facts();
+    no_trial(&mut facts);
+    facts.revisions[2] = known("locals/c", Some(State::Testing), false, 3);
+    let boot = boot(&facts);
+    assert_eq!(
+        written(&boot),
+        ["locals/c DONE 0", "done locals/c", "current locals/c"]
+    );
+}
+
+#[test]
+fn a_boot_loader_that_is_behind_is_told_and_obeyed_once() {
+    let kernel = |name: &str| Some(ObjectId::of(name.as_bytes()));
+    let mut facts = facts();
+    no_trial(&mut facts);
+    facts.booted = Some(id("locals/p"));
+    // The same kernel: nothing to restart for.
+    facts.booted_fingerprint = kernel("k");
+    assert_eq!(started(&boot(&facts)), "run locals/c");
+    assert!(written(&boot(&facts)).contains(&"confirm locals/c".to_owned()));
+    // Another one, and the commit was cut: restart.
+    facts.booted_fingerprint = kernel("old");
+    facts.revisions[2] = known("locals/c", Some(State::Testing), false, 3);
+    assert_eq!(started(&boot(&facts)), "reboot");
+    // Still another one after that: run, and say so.
+    facts.revisions[2] = known("locals/c", Some(State::Done), true, 3);
+    let stubborn = boot(&facts);
+    assert_eq!(started(&stubborn), "run locals/c");
+    assert_eq!(stubborn.notices.len(), 1);
+}
+
+#[test]
+fn open_requests_are_resumed_a_bounded_number_of_times() {
+    let mut marker = facts().marker.unwrap();
+    let mut open = known("locals/open", Some(State::InProgress), false, 9);
+    let older = known("locals/older", Some(State::InProgress), false, 8);
+    let resume = Pending::Resume {
+        revision: id("locals/open"),
+        retries: 1,
+    };
+    let all = [
+        open.clone(),
+        older,
+        known("locals/t", Some(State::Testing), false, 99),
+    ];
+    let pending_all = pending(&all, &marker, 3);
+    assert_eq!(pending_all[0], resume);
+    assert!(
+        matches!(&pending_all[1..], [Pending::Close { progress, .. }] if progress.status == State::WontGo),
+        "{pending_all:?}"
+    );
+    open.progress.as_mut().unwrap().retries = 2;
+    let given_up = pending(&[open.clone()], &marker, 3);
+    assert!(
+        matches!(&given_up[..], [Pending::Close { progress, .. }] if progress.message == message::MAX_RETRIES)
+    );
+    open.progress.as_mut().unwrap().retries = 0;
+    marker.remember_failed(digest("locals/open"), 4);
+    let failed = pending(&[open], &marker, 3);
+    assert!(
+        matches!(&failed[..], [Pending::Close { progress, .. }] if progress.status == State::Error)
+    );
+}

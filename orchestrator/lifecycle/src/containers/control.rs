@@ -85,16 +85,19 @@ impl Containers {
         Ok(())
     }
 
-    /// A container says that it is ready. Saying it again, or before the run time told of the start, changes nothing.
+    /// A container says that it is ready. Saying it again changes nothing; saying it before the run time told of the start, or
+    /// before a revision was chosen after a start of the orchestrator, is remembered.
     ///
     /// # Errors
     /// [`ControlError::NoSuchContainer`], or [`ControlError::SignalNotExpected`] when its goal is another.
     pub fn ready(&mut self, name: &ContainerName) -> Result<(), ControlError> {
-        let spec = self
-            .entries
-            .get(name)
-            .and_then(|entry| entry.spec.as_ref())
-            .ok_or(ControlError::NoSuchContainer)?;
+        let entry = self.entries.get(name);
+        let entry = entry.ok_or(ControlError::NoSuchContainer)?;
+        if !self.decided {
+            self.mark_ready(name);
+            return Ok(());
+        }
+        let spec = entry.spec.as_ref().ok_or(ControlError::NoSuchContainer)?;
         if spec.goal != Goal::Ready {
             return Err(ControlError::SignalNotExpected);
         }
