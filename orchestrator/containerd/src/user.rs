@@ -80,6 +80,9 @@ fn resolve(passwd: &str, groups: &str, user: &str, group: Option<&str>) -> Resul
             }
         }
     }
+    // Its own group too: else dropping it would open what is denied to that group (CVE-2023-25173).
+    found.groups.retain(|group| *group != found.gid);
+    found.groups.insert(0, found.gid);
     Ok(found)
 }
 
@@ -122,17 +125,21 @@ mod tests {
         let web = User {
             uid: 33,
             gid: 34,
-            groups: vec![44],
+            groups: vec![34, 44],
             home: Some("/srv".into()),
         };
         assert_eq!(resolve(PASSWD, GROUP, "web", None), Ok(web.clone()));
         assert_eq!(resolve(PASSWD, GROUP, "33", None), Ok(web));
         let other = resolve(PASSWD, GROUP, "1000", Some("video")).unwrap();
-        assert_eq!((other.uid, other.gid, other.groups.len()), (1000, 44, 0));
+        assert_eq!((other.uid, other.gid, other.groups.len()), (1000, 44, 1));
         let no_user = UserError::NoUser("x".into());
         assert_eq!(resolve(PASSWD, GROUP, "x", None), Err(no_user));
         let no_group = UserError::NoGroup("y".into());
         assert_eq!(resolve(PASSWD, GROUP, "0", Some("y")), Err(no_group));
-        assert_eq!(resolve("", "", "0", None), Ok(User::default()));
+        let root = User {
+            groups: vec![0],
+            ..User::default()
+        };
+        assert_eq!(resolve("", "", "0", None), Ok(root));
     }
 }

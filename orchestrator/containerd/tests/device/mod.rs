@@ -1,6 +1,13 @@
 //! A device made of temporary folders, a private containerd and an image of busybox, that cleans up after itself.
 
-#![allow(missing_docs, unreachable_pub, reason = "a module of test programs")]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    dead_code,
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a module of test programs, each of which uses its own part"
+)]
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -146,14 +153,7 @@ impl Device {
 
     /// Starts the adapter anew, as a restarted orchestrator does; the one before is forgotten without a word.
     pub fn boot(&mut self) {
-        self.adapter = None;
-        // A killed process does not finish its tasks either.
-        let fresh = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .unwrap();
-        std::mem::replace(&mut self.runtime, fresh).shutdown_background();
+        self.halt();
         let (tell, events) = channel();
         let tell = Mutex::new(tell);
         self.adapter = Some(
@@ -167,6 +167,17 @@ impl Device {
         self.wait("Connected", |event| {
             (*event == RuntimeEvent::Connected).then_some(())
         });
+    }
+
+    /// Ends the adapter in the middle of whatever it does, as a kill does.
+    pub fn halt(&mut self) {
+        self.adapter = None;
+        let fresh = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        std::mem::replace(&mut self.runtime, fresh).shutdown_timeout(LONG);
     }
 
     /// Waits for an event that fits; events that do not stay for later.
@@ -324,7 +335,7 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
-        self.adapter = None;
+        self.halt();
         let Address::Spawn(spawn) = &self.config.address else {
             return;
         };
