@@ -733,20 +733,20 @@ pub(crate) mod tests {
             Some(80),
             |look| failure(&record, look),
             expect![[r#"
-            Failure 7 of locals/three: container web was killed because it used more memory than it may 2 s after its start, and no retry was left
+                Failure 7 of locals/three: container web was killed because it used more memory than it may, 2 s after its start, and no retry was left
 
-            Time           2026-11-18T11:06:40Z
-            Progress       A container could not be started
-            Tries          1
-            Rolled back to locals/two
-            Pressure       processor 1.5 %, memory 80 %, 976 KiB of memory available
+                Time           2026-11-18T11:06:40Z
+                Progress       A container could not be started
+                Tries          1
+                Rolled back to locals/two
+                Pressure       processor 1.5 %, memory 80 %, 976 KiB of memory available
 
-            CONTAINER  STATUS   GOAL   RETRIES  EXIT
-            web        STOPPED  READY        5   137
+                CONTAINER  STATUS   GOAL   RETRIES  EXIT
+                web        STOPPED  READY        5   137
 
-            Last lines of its log
-              last words
-        "#]],
+                Last lines of its log
+                  last words
+            "#]],
         );
         let list = vec![api::explain::summary(&record)];
         check(

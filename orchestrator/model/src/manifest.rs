@@ -24,9 +24,11 @@ mod parse;
 mod problems;
 mod recovery;
 mod run;
+mod schema;
 mod storage;
 
 pub use codes::CODES;
+pub use schema::schema;
 
 /// One thing that is wrong with a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]

@@ -33,8 +33,8 @@ pub(crate) struct AddContainer {
     /// Replace the container of this name. What set-config laid over it stays.
     #[arg(long)]
     replace: bool,
-    /// Keep the owners of files instead of giving all to root.
-    #[arg(long)]
+    /// Keep the owners of the folder's files instead of giving all to root; those of an OCI image are always kept.
+    #[arg(long, conflicts_with = "oci")]
     keep_owners: bool,
     /// Program and arguments, one option each; or all of them after `--`.
     #[arg(long, value_name = "WORD", allow_hyphen_values = true)]
@@ -182,7 +182,7 @@ impl AddContainer {
             (None, Some(archive)) => {
                 let scratch = scratch_beside(archive)?;
                 let platform = self.platform.as_deref();
-                let image = oci_image::read(archive, platform, scratch.path(), self.keep_owners)?;
+                let image = oci_image::read(archive, platform, scratch.path(), true)?;
                 run.insert("image-config".to_owned(), image.config);
                 image.tree
             }

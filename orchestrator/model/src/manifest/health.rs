@@ -15,21 +15,23 @@ const SIGNALS: [&str; 31] = [
     "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
 ];
 
+/// Every field of `health`; the first four are questions.
+pub(super) const FIELDS: [&str; 8] = [
+    "exec",
+    "http",
+    "tcp",
+    "ready",
+    "interval",
+    "timeout",
+    "retries",
+    "start-period",
+];
+
 /// `health`.
 pub(super) fn read_health<'a>(reader: &mut Reader<'a, '_>, node: &'a Node) -> Option<Health> {
     reader.object(node)?;
-    let known = [
-        "exec",
-        "http",
-        "tcp",
-        "ready",
-        "interval",
-        "timeout",
-        "retries",
-        "start-period",
-    ];
-    reader.only(node, &known);
-    let probes: Vec<&str> = known[..4]
+    reader.only(node, &FIELDS);
+    let probes: Vec<&str> = FIELDS[..4]
         .iter()
         .copied()
         .filter(|name| node.get(name).is_some())

@@ -16,7 +16,7 @@ use crate::{Key, ObjectId, limits};
 /// The specification that today's manifests name.
 pub(super) const SPEC: &str = "pantavisor-service-system@1";
 /// Read as the same.
-const SPEC_LEGACY: &str = "pantavisor-multi-platform@1";
+pub(super) const SPEC_LEGACY: &str = "pantavisor-multi-platform@1";
 
 /// One key and its value as they stand in the text.
 #[derive(Debug)]

@@ -8,6 +8,9 @@ use super::problems::{Reader, Shown, suggestion};
 use super::run::Context;
 use crate::container::Network;
 
+/// Every field of `network`.
+pub(super) const FIELDS: [&str; 5] = ["mode", "pool", "hostname", "ip", "mac"];
+
 /// What `network` says.
 pub(super) struct Found {
     pub(super) network: Network,
@@ -27,7 +30,7 @@ pub(super) fn read(reader: &mut Reader<'_, '_>, context: &Context<'_>) -> Found 
     if reader.object(node).is_none() {
         return found;
     }
-    reader.only(node, &["mode", "pool", "hostname", "ip", "mac"]);
+    reader.only(node, &FIELDS);
     let mode = match node.get("mode") {
         Some(mode) => reader.choice(
             mode,

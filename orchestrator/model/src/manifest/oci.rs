@@ -57,6 +57,11 @@ pub(super) const FIELDS: [&str; 40] = [
     "description",
 ];
 
+/// Every field of `resources`.
+pub(super) const RESOURCES: [&str; 4] = ["memory", "cpu", "pids", "io"];
+/// Every field of our form of `logs`.
+pub(super) const LOGS: [&str; 2] = ["max-size", "files"];
+
 /// Reads the fields of our kind; also whether anything says what to start.
 pub(super) fn read(
     reader: &mut Reader<'_, '_>,
@@ -308,7 +313,7 @@ fn read_resources<'a>(reader: &mut Reader<'a, '_>, node: &'a Node) -> Resources 
     if reader.object(node).is_none() {
         return resources;
     }
-    reader.only(node, &["memory", "cpu", "pids", "io"]);
+    reader.only(node, &RESOURCES);
     resources.memory_bytes = node.get("memory").and_then(|node| {
         // Below this no process starts; above it no machine is.
         read_bytes(reader, node, 1 << 20, 1 << 50)
@@ -365,7 +370,7 @@ fn read_logs<'a>(reader: &mut Reader<'a, '_>, node: &'a Node) -> Logs {
     if reader.object(node).is_none() {
         return logs;
     }
-    reader.only(node, &["max-size", "files"]);
+    reader.only(node, &LOGS);
     if let Some(node) = node.get("max-size") {
         logs.max_bytes = read_bytes(reader, node, 4096, 1 << 40).unwrap_or(logs.max_bytes);
     }

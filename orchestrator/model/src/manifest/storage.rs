@@ -16,6 +16,9 @@ const PERSISTENCE: [(&str, Persistence); 3] = [
     ("boot", Persistence::Boot),
 ];
 
+/// Every field of a volume.
+pub(super) const FIELDS: [&str; 3] = ["persistence", "path", "disk"];
+
 /// The writable layer over the root file system.
 const OVERLAY: &str = "lxc-overlay";
 
@@ -158,7 +161,7 @@ fn read_volume<'a>(
     }
     reader.object(node)?;
     if is_oci {
-        reader.only(node, &["persistence", "path", "disk"]);
+        reader.only(node, &FIELDS);
     }
     let persistence = match node.get("persistence") {
         Some(node) => reader.choice(node, "unknown-persistence", &PERSISTENCE),
