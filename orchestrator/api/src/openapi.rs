@@ -123,6 +123,16 @@ fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {
     if let Some((media, schema)) = content {
         success["content"] = json!({media: {"schema": schema}});
     }
+    for (status, words) in route.also {
+        let mut other = success.clone();
+        other["description"] = (*words).into();
+        if matches!(status, 204 | 304)
+            && let Some(other) = other.as_object_mut()
+        {
+            other.remove("content");
+        }
+        responses.insert(status.to_string(), other);
+    }
     responses.insert("200".to_owned(), success);
 
     let mut codes: Vec<Code> = EVERYWHERE.iter().chain(route.problems).copied().collect();

@@ -149,6 +149,8 @@ pub struct Route {
     pub request: Option<fn(&mut SchemaGenerator) -> Schema>,
     /// What a successful answer holds.
     pub answer: Answer,
+    /// Other statuses that are no problem, each with what it means.
+    pub also: &'static [(u16, &'static str)],
     /// What it may be refused with, beside what every route may be refused with.
     pub problems: &'static [Code],
     /// Parameters of the query.
@@ -329,6 +331,7 @@ const fn theirs(
         body: Body::None,
         request: None,
         answer: Answer::Empty,
+        also: &[],
         problems: &[],
         query: NO_QUERY,
         summary,
@@ -369,6 +372,11 @@ impl Route {
 
     const fn answers(mut self, answer: Answer) -> Self {
         self.answer = answer;
+        self
+    }
+
+    const fn also(mut self, also: &'static [(u16, &'static str)]) -> Self {
+        self.also = also;
         self
     }
 
@@ -443,19 +451,23 @@ pub static ROUTES: &[Route] = &[
     theirs(Post, "/commands", |_| Ok(Call::Command), "Run, roll back, collect, reboot, power off")
         .body(Body::Limit(limits::COMMAND_BODY_BYTES_MAX))
         .takes(schema::<pantavisor::CommandBody>)
+        .also(&[(204, "UNCLAIM: there is nothing to unclaim")])
         .refuses(COMMAND_PROBLEMS),
     // Objects.
     theirs(Get, "/objects", |_| Ok(Call::ListObjects), "Complete objects")
         .answers(Json(schema::<Vec<pantavisor::Object>>)),
     theirs(Get, "/objects/{sha256}", call::get_object, "Bytes of an object")
         .answers(Bytes)
+        .also(&[(206, "The part that `Range` names"), (304, "`If-None-Match` names it")])
         .refuses(&[Code::BadObjectName, Code::NoSuchObject, Code::BadRange]),
     theirs(Head, "/objects/{sha256}", call::head_object, "Size of an object, or how much of it was uploaded")
+        .also(&[(204, "A part was uploaded: `Upload-Offset` says how much")])
         .refuses(&[Code::BadObjectName, Code::NoSuchObject]),
     theirs(Put, "/objects/{sha256}", call::put_object, "Upload an object; durable when it is answered")
         .body(Body::Stream)
         .refuses(UPLOAD_PROBLEMS),
     theirs(Patch, "/objects/{sha256}", call::patch_object, "Continue an upload at `Upload-Offset`")
+        .also(&[(204, "`Upload-Complete: ?0` was sent: `Upload-Offset` says how much is there")])
         .body(Body::Stream)
         .refuses(&[
             Code::BadObjectName,
@@ -533,6 +545,7 @@ pub static ROUTES: &[Route] = &[
         .answers(Json(schema::<ours::DeviceStatus>)),
     ours(Get, "/healthz", |_| Ok(Call::Health), "200 when the device does what it should, else 503")
         .access(Access::Anyone)
+        .also(&[(503, "The same body; `ok` is false")])
         .answers(Json(schema::<ours::Health>)),
     ours(Get, "/version", |_| Ok(Call::Version), "Name and version of the orchestrator")
         .access(Access::Anyone)

@@ -39,8 +39,21 @@ pub(crate) async fn serve(shared: Arc<Shared>, stream: UnixStream, caller: Calle
                 return;
             }
         };
-        if head.foreign_host || !request(&shared, &mut wire, &caller, &head).await {
+        if head.foreign_host {
             return;
+        }
+        match request(&shared, &mut wire, &caller, &head).await {
+            After::Next => {}
+            After::End => return,
+            After::Drain => {
+                // It has its answer: from here on it makes room for others as an idle one does.
+                place.idle();
+                tokio::select! {
+                    () = wire.close_gently(DRAIN_BYTES_MAX, shared.timeouts.stop) => {}
+                    () = place.evicted() => {}
+                }
+                return;
+            }
         }
     }
 }
@@ -66,8 +79,18 @@ async fn reject(shared: &Shared, wire: &mut Wire, error: &HeadError) {
     }
 }
 
-/// Serves one request; whether the connection goes on.
-async fn request(shared: &Shared, wire: &mut Wire, caller: &Caller, head: &Head) -> bool {
+/// What follows an answer.
+enum After {
+    /// The next request.
+    Next,
+    /// Nothing: the connection is closed.
+    End,
+    /// The connection is closed when the client has stopped sending.
+    Drain,
+}
+
+/// Serves one request.
+async fn request(shared: &Shared, wire: &mut Wire, caller: &Caller, head: &Head) -> After {
     let mut body = RequestBody::new(wire, head, shared.timeouts.body);
     let mut answer = answer(shared, caller, head, &mut body).await;
     // What the client still sends would be taken for its next request: little is read away, else the connection ends here.
@@ -80,18 +103,13 @@ async fn request(shared: &Shared, wire: &mut Wire, caller: &Caller, head: &Head)
         status = answer.status
     );
     match wire.answer(framing, answer, shared.timeouts.write).await {
-        Ok(true) => true,
-        Ok(false) => {
-            // Nothing is on its way: the client has its answer, whole.
-            if !finished {
-                wire.close_gently(DRAIN_BYTES_MAX, shared.timeouts.stop)
-                    .await;
-            }
-            false
-        }
+        Ok(true) => After::Next,
+        // Nothing is on its way: the client has its answer, whole.
+        Ok(false) if finished => After::End,
+        Ok(false) => After::Drain,
         Err(error) => {
             tracing::debug!(%error, "the client did not take its answer");
-            false
+            After::End
         }
     }
 }

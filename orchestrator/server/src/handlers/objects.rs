@@ -247,17 +247,27 @@ async fn receive(
     let cut_off = || Problem::new(Code::Internal, "the work on the storage was cut off");
     let written = writer.await.map_err(|_| cut_off())?;
     let (upload, digest) = written.map_err(|error| refusal::upload(&error))?;
-    // An interrupted upload is dropped here, which keeps its part.
-    read?;
-    if !last {
-        return Ok(incomplete(upload.written()));
-    }
+    let whole = read.is_ok() && last;
+    let written = upload.written();
     let now = asked.shared.clock.now();
-    tokio::task::spawn_blocking(move || upload.finish(digest, now))
+    // Ending waits for the disk either way: an upload that is dropped makes its part durable.
+    let ended = tokio::task::spawn_blocking(move || {
+        if whole {
+            upload.finish(digest, now)
+        } else {
+            Ok(())
+        }
+    });
+    ended
         .await
         .map_err(|_| cut_off())?
         .map_err(|error| refusal::upload(&error))?;
-    Ok(Answer::done())
+    read?;
+    Ok(if last {
+        Answer::done()
+    } else {
+        incomplete(written)
+    })
 }
 
 /// Writes and hashes until the last piece. Pieces go to the disk here and are hashed in a second thread, so that the slower of both

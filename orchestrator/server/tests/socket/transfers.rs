@@ -159,6 +159,22 @@ fn an_object_that_is_there_is_answered_before_its_bytes_come() {
 }
 
 #[test]
+fn what_cannot_fit_is_refused_before_it_comes() {
+    let bench = Bench::start();
+    let target = format!("/objects/{}", "a".repeat(64));
+    let mut line = Line::open(&bench.socket);
+    line.send(format!(
+        "PUT {target} HTTP/1.1\r\nContent-Length: 1000000000000000\r\n\r\n"
+    ));
+    let got = line.answer(false).unwrap();
+    assert_eq!(
+        (got.status(), got.header("Coxswain-Problem")),
+        (507, Some("no-space"))
+    );
+    assert_eq!(got.text(), r#"{"Error":"Not enough disk space available"}"#);
+}
+
+#[test]
 fn an_interrupted_upload_is_resumed_by_offset() {
     let bench = Bench::start();
     let content = bytes(3_000_000);
