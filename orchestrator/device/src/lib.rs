@@ -11,6 +11,7 @@ mod device;
 pub mod handle;
 pub mod ports;
 mod requests;
+mod room;
 pub mod settings;
 pub mod shared;
 mod show;

@@ -24,238 +24,22 @@ use std::time::Duration;
 use model::failure::{BadObject, Cause};
 use model::marker::{Marker, Trial};
 use model::progress::{Progress, State, message};
-use model::{ContainerName, Instant, ObjectId, RevisionId};
+use model::{Instant, RevisionId};
 
 use crate::containers::{Failed, Mode, Summary};
 use crate::runtime::Ending;
 
+mod give_up;
+mod words;
+
+pub use give_up::{is_remembered, message_of};
+pub use words::{
+    Attempt, Effect, Event, Failing, Gate, Phase, Refused, Running, Settings, Unusable, Wanted,
+    Write,
+};
+
 /// A gate that failed is tried again after this.
 const RETRY: Duration = Duration::from_secs(5);
-
-/// What may be set about updates.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Settings {
-    /// How long a trial must hold its goals before it is committed.
-    pub commit_delay: Duration,
-    /// How often a trial may be tried, at least 1.
-    pub tries: u32,
-    /// What was applied in place ends UPDATED and is committed after the next start.
-    pub exact_commit: bool,
-    /// How often a goal may be lost and found again while a trial is observed.
-    pub goal_losses_max: u32,
-    /// How long a shutdown may take.
-    pub shutdown_limit: Duration,
-}
-
-/// A revision that somebody wants to run, looked up and parsed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
-    /// Which.
-    pub revision: RevisionId,
-    /// Digest of its manifest.
-    pub digest: ObjectId,
-    /// Its progress is DONE already, and stays so.
-    pub was_done: bool,
-    /// Only a boot can bring it in.
-    pub by_reboot: bool,
-    /// It is to end DONE, whatever [`Settings::exact_commit`] says.
-    pub commit: bool,
-    /// Run it also when the same manifest failed before.
-    pub again: bool,
-    /// Times that this request was taken up before.
-    pub retries: u32,
-}
-
-/// Why a revision cannot even be looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unusable {
-    /// It has no manifest.
-    Missing,
-    /// Its manifest has problems.
-    Bad,
-}
-
-/// A trial while it runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Attempt {
-    /// Which revision.
-    pub revision: RevisionId,
-    /// Digest of its manifest.
-    pub digest: ObjectId,
-    /// Its progress was DONE when it was asked for, and stays so unless it fails.
-    pub was_done: bool,
-    /// It is to end DONE.
-    pub commit: bool,
-    /// A start of the orchestrator took it up, not a request.
-    pub by_boot: bool,
-    /// The machine runs its kernel: going back needs a boot.
-    pub booted: bool,
-    /// Tries used before this one.
-    pub retries: u32,
-}
-
-/// Where the device is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Phase {
-    /// What runs is what is to run.
-    Settled,
-    /// Objects of the wanted revision are being verified; nothing was touched.
-    Verifying {
-        /// The revision.
-        wanted: Wanted,
-        /// The one who asked has his answer.
-        answered: bool,
-    },
-    /// The trial's containers are on their way to their goals.
-    Starting(Attempt),
-    /// All goals were reached; they must hold.
-    Observing {
-        /// The trial.
-        attempt: Attempt,
-        /// Since when every goal is reached; `None` while one is lost.
-        since: Option<Instant>,
-        /// How often one was lost.
-        losses: u32,
-        /// The progress says that containers must become stable.
-        told_waiting: bool,
-        /// The commit could not be written; not before this again.
-        not_before: Instant,
-    },
-    /// The containers of the revision before are on their way back.
-    RollingBack {
-        /// What was given up.
-        failed: RevisionId,
-    },
-    /// Containers are being stopped, then the boot ends.
-    ShuttingDown {
-        /// How.
-        ending: Ending,
-        /// Not waited for longer than this.
-        until: Instant,
-    },
-}
-
-/// What happened.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Event {
-    /// Somebody wants a revision to run.
-    Run(Wanted),
-    /// Somebody wants a revision to run that cannot be.
-    RunUnusable(RevisionId, Unusable),
-    /// Somebody gives up the trial.
-    GiveUp,
-    /// Objects were verified; `bad` is empty when all is well.
-    Verified {
-        /// Of this revision.
-        revision: RevisionId,
-        /// What cannot be used.
-        bad: Vec<BadObject>,
-    },
-    /// What the containers are doing, told after each change and at each [`Update::next_wake`].
-    Containers(Summary),
-    /// A gate did not become durable; no effect after it was carried out.
-    GateFailed(Gate, String),
-    /// The boot is to end.
-    Shutdown(Ending),
-}
-
-/// Which step waits for a durable write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Gate {
-    /// A request becomes visible as accepted.
-    Accept,
-    /// The trial and its try stand in the marker.
-    Trial,
-    /// The boot loader starts the trial next.
-    Arm,
-    /// The trial becomes the revision to boot.
-    Commit,
-}
-
-/// Something that is to be durable.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Write {
-    /// What to boot.
-    Marker(Marker),
-    /// What is told about a revision.
-    Progress(RevisionId, Progress),
-    /// The mark of a revision that was committed.
-    Done(RevisionId),
-    /// `trails/current`.
-    Current(RevisionId),
-    /// A failure record; the loop adds logs, pressure and containers as they are at this moment.
-    Failure(Box<Failing>),
-    /// The boot loader starts this one from now on.
-    Confirm(RevisionId),
-    /// The boot loader starts this one next, once.
-    Arm(RevisionId),
-}
-
-/// What the life cycle knows of a failure.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Failing {
-    /// Number of the record.
-    pub id: u64,
-    /// What failed.
-    pub revision: RevisionId,
-    /// Digest of its manifest, when it is known.
-    pub manifest: Option<ObjectId>,
-    /// What runs instead.
-    pub rolled_back_to: Option<RevisionId>,
-    /// Who caused it.
-    pub container: Option<ContainerName>,
-    /// What happened.
-    pub cause: Cause,
-    /// What the progress says.
-    pub message: &'static str,
-    /// Tries used, this one included.
-    pub tries: u32,
-}
-
-/// Why a request was not taken.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refused {
-    /// One revision at a time.
-    UpdateInProgress(RevisionId),
-    /// The boot is ending.
-    ShuttingDown,
-    /// The same manifest failed before.
-    FailedBefore {
-        /// Which was asked for.
-        revision: RevisionId,
-        /// Number of the failure record.
-        failure: u64,
-    },
-    /// There is no trial to give up.
-    NoTrial,
-    /// The storage did not take it.
-    NotDurable(String),
-}
-
-/// What is to be done, in order.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Effect {
-    /// Must be durable before the next effect; else [`Event::GateFailed`] and nothing after it.
-    Gate(Gate, Write),
-    /// Is durable as soon as the storage takes it, in the order in which it was owed.
-    Owe(Write),
-    /// Hash the objects of a revision.
-    Verify(RevisionId),
-    /// These containers are to run; of nothing when `None`.
-    Run(Option<RevisionId>, Mode),
-    /// What runs is no trial any more.
-    Settle,
-    /// Stop all containers, in reverse order.
-    StopAll,
-    /// End the boot.
-    End(Ending),
-    /// Tell the one who asked.
-    Answer(Result<(), Refused>),
-    /// Remove what is not needed any more.
-    Retain,
-    /// For those who follow events: kind, revision, words.
-    Tell(&'static str, RevisionId, String),
-}
 
 /// The machine.
 #[derive(Debug, Clone)]
@@ -268,15 +52,6 @@ pub struct Update {
     base: Option<Running>,
     next_failure: u64,
     undo: Option<Box<Undo>>,
-}
-
-/// A revision that runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Running {
-    /// Which.
-    pub revision: RevisionId,
-    /// Digest of its manifest.
-    pub digest: ObjectId,
 }
 
 /// What a step changed, for the case that its gate fails.
@@ -474,50 +249,6 @@ impl Update {
             Effect::Gate(Gate::Accept, Write::Progress(revision, progress)),
             Effect::Answer(Ok(())),
         ]
-    }
-
-    fn on_give_up(&mut self, now: Instant) -> Vec<Effect> {
-        match self.phase.clone() {
-            Phase::Settled => match (&self.running, &self.marker.trial) {
-                // UPDATED: applied, not committed.
-                (Some(running), Some(trial)) if running.revision == trial.revision => {
-                    let attempt = Attempt {
-                        revision: running.revision.clone(),
-                        digest: running.digest,
-                        was_done: false,
-                        commit: false,
-                        by_boot: false,
-                        booted: false,
-                        retries: 0,
-                    };
-                    self.give_up_asked(now, attempt)
-                }
-                (Some(_) | None, Some(_) | None) => {
-                    vec![Effect::Answer(Err(Refused::NoTrial))]
-                }
-            },
-            Phase::Verifying { wanted, .. } => {
-                self.phase = Phase::Settled;
-                let mut effects = Vec::new();
-                if !wanted.was_done {
-                    let progress = Progress::new(State::WontGo, message::ABORTED, wanted.retries);
-                    effects.push(Effect::Owe(Write::Progress(wanted.revision, progress)));
-                }
-                effects.push(Effect::Answer(Ok(())));
-                effects
-            }
-            Phase::Starting(attempt) | Phase::Observing { attempt, .. } => {
-                self.give_up_asked(now, attempt)
-            }
-            Phase::RollingBack { .. } => vec![Effect::Answer(Ok(()))],
-            Phase::ShuttingDown { .. } => vec![Effect::Answer(Err(Refused::ShuttingDown))],
-        }
-    }
-
-    fn give_up_asked(&mut self, now: Instant, attempt: Attempt) -> Vec<Effect> {
-        let mut effects = self.fail(now, attempt, Cause::Asked, None);
-        effects.push(Effect::Answer(Ok(())));
-        effects
     }
 
     fn on_verified(
@@ -784,147 +515,6 @@ impl Update {
         effects
     }
 
-    fn take_failure(&mut self) -> u64 {
-        let id = self.next_failure;
-        self.next_failure += 1;
-        id
-    }
-
-    /// The wanted revision is given up before anything was changed for it.
-    fn fail_untouched(&mut self, wanted: Wanted, cause: Cause) -> Vec<Effect> {
-        self.phase = Phase::Settled;
-        let message = message_of(&cause);
-        let failing = Failing {
-            id: self.take_failure(),
-            revision: wanted.revision.clone(),
-            manifest: Some(wanted.digest),
-            rolled_back_to: self
-                .running
-                .as_ref()
-                .map(|running| running.revision.clone()),
-            container: None,
-            cause,
-            message,
-            tries: wanted.retries + 1,
-        };
-        let progress = Progress::new(State::Error, message, wanted.retries);
-        let text = format!("given up before anything was changed: {message}");
-        vec![
-            Effect::Owe(Write::Failure(Box::new(failing))),
-            Effect::Owe(Write::Progress(wanted.revision.clone(), progress)),
-            Effect::Tell("rollback", wanted.revision, text),
-        ]
-    }
-
-    fn fail(
-        &mut self,
-        now: Instant,
-        attempt: Attempt,
-        cause: Cause,
-        container: Option<ContainerName>,
-    ) -> Vec<Effect> {
-        let message = message_of(&cause);
-        let id = self.take_failure();
-        self.marker.trial = None;
-        if is_remembered(&cause) {
-            self.marker.remember_failed(attempt.digest, id);
-        }
-        let base = self.base.clone();
-        let back_to = base.as_ref().map(|base| base.revision.clone());
-        let failing = Failing {
-            id,
-            revision: attempt.revision.clone(),
-            manifest: Some(attempt.digest),
-            rolled_back_to: back_to.clone(),
-            container,
-            cause,
-            message,
-            tries: attempt.retries + 1,
-        };
-        let progress = Progress::new(State::Error, message, attempt.retries);
-        let text = match &back_to {
-            Some(base) => format!("given up: {message}; going back to {base}"),
-            None => format!("given up: {message}; there is nothing to go back to"),
-        };
-        let mut effects = vec![
-            Effect::Owe(Write::Failure(Box::new(failing))),
-            Effect::Owe(Write::Progress(attempt.revision.clone(), progress)),
-            Effect::Owe(Write::Marker(self.marker.clone())),
-            Effect::Tell("rollback", attempt.revision.clone(), text),
-        ];
-        match back_to {
-            Some(base) if attempt.booted => {
-                effects.push(Effect::Owe(Write::Confirm(base)));
-                effects.extend(self.end(now, Ending::Reboot));
-            }
-            back_to => {
-                self.running = base;
-                effects.extend(
-                    back_to
-                        .clone()
-                        .map(|base| Effect::Owe(Write::Current(base))),
-                );
-                effects.push(Effect::Run(back_to, Mode::Normal));
-                let failed = attempt.revision;
-                self.phase = Phase::RollingBack { failed };
-            }
-        }
-        effects
-    }
-
-    fn on_gate_failed(&mut self, now: Instant, gate: Gate, error: String) -> Vec<Effect> {
-        let Some(undo) = self.undo.take() else {
-            return Vec::new();
-        };
-        self.marker = undo.marker;
-        self.phase = undo.phase;
-        self.running = undo.running;
-        self.base = undo.base;
-        match (gate, self.phase.clone()) {
-            (Gate::Accept, _) => vec![Effect::Answer(Err(Refused::NotDurable(error)))],
-            (Gate::Trial | Gate::Arm, Phase::Verifying { wanted, answered }) => {
-                // What stands on the disk now is not known: the old one or the new one.
-                let mut effects = vec![Effect::Owe(Write::Marker(self.marker.clone()))];
-                if answered {
-                    effects.extend(self.fail_untouched(wanted, Cause::Internal { error }));
-                } else {
-                    self.phase = Phase::Settled;
-                    effects.push(Effect::Answer(Err(Refused::NotDurable(error))));
-                }
-                effects
-            }
-            (
-                Gate::Commit,
-                Phase::Observing {
-                    attempt,
-                    since,
-                    losses,
-                    told_waiting,
-                    not_before: _,
-                },
-            ) => {
-                self.phase = Phase::Observing {
-                    attempt,
-                    since,
-                    losses,
-                    told_waiting,
-                    not_before: now + RETRY,
-                };
-                Vec::new()
-            }
-            // A gate is only ever pushed from the phases above.
-            (
-                Gate::Trial | Gate::Arm | Gate::Commit,
-                Phase::Settled
-                | Phase::Verifying { .. }
-                | Phase::Starting(_)
-                | Phase::Observing { .. }
-                | Phase::RollingBack { .. }
-                | Phase::ShuttingDown { .. },
-            ) => Vec::new(),
-        }
-    }
-
     fn on_shutdown(&mut self, now: Instant, ending: Ending) -> Vec<Effect> {
         let asked = match (&ending, &self.phase) {
             (_, Phase::ShuttingDown { .. }) => Some(Refused::ShuttingDown),
@@ -985,36 +575,6 @@ fn told(attempt: &Attempt, status: State, text: &str) -> Vec<Effect> {
         attempt.revision.clone(),
         progress,
     ))]
-}
-
-/// The message of a revision that failed by this cause.
-pub fn message_of(cause: &Cause) -> &'static str {
-    match cause {
-        Cause::Exited { .. } | Cause::StartFailed { .. } => message::CONTAINER_NOT_STARTED,
-        Cause::GoalNotReached { .. } | Cause::Unhealthy { .. } => message::GOAL_NOT_REACHED,
-        Cause::BadObjects { .. } => message::BAD_OBJECT,
-        Cause::TriesUsedUp { .. } | Cause::UnexpectedRollback => message::UNEXPECTED_ROLLBACK,
-        Cause::BadManifest { .. } => message::BAD_FORMAT,
-        Cause::Asked => message::ABORTED,
-        Cause::Internal { .. } => message::INTERNAL,
-    }
-}
-
-/// Whether a manifest that failed so is run again only on explicit request: its own code or images must be the cause, not what
-/// can be mended without changing it.
-pub fn is_remembered(cause: &Cause) -> bool {
-    match cause {
-        Cause::Exited { .. }
-        | Cause::StartFailed { .. }
-        | Cause::GoalNotReached { .. }
-        | Cause::Unhealthy { .. }
-        | Cause::TriesUsedUp { .. }
-        | Cause::UnexpectedRollback => true,
-        Cause::BadObjects { .. }
-        | Cause::BadManifest { .. }
-        | Cause::Asked
-        | Cause::Internal { .. } => false,
-    }
 }
 
 #[cfg(test)]

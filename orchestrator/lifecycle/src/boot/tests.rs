@@ -1,5 +1,7 @@
 //! One row for every case of the decision.
 
+#![allow(clippy::wildcard_enum_match_arm)]
+
 use super::*;
 use crate::update::Running;
 

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use model::{Goal, Status};
+use model::failure::{BadObject, Cause};
+use model::{Goal, ObjectId, Status};
 use proptest::prelude::*;
 
 use super::*;
