@@ -142,7 +142,7 @@ impl Device {
         let socket = self.socket.clone();
         self.wait("the socket answers", Duration::from_secs(30), || {
             socket
-                .get("/healthz")
+                .get("/version")
                 .is_ok_and(|answer| answer.status == 200)
                 .then_some(())
         });

@@ -1,5 +1,6 @@
-//! A manifest of 1 MB with 5,000 keys: parsed and validated, beside `serde_json` that parses the same bytes.
+//! A manifest of 1 MB with 5,000 keys: parsed, validated and planned, beside `serde_json` that parses the same bytes.
 
+use lifecycle::plan::Plan;
 use model::Manifest;
 
 use crate::Options;
@@ -7,17 +8,25 @@ use crate::figure::{Figure, time as shown};
 use crate::interrupt;
 use crate::samples::{Samples, time};
 
+/// Keys beside `#spec`.
+const KEYS: usize = 5_000;
 const HASH: &str = "5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef";
 
 pub(crate) fn measure(options: &Options) -> Vec<Figure> {
-    let text = text();
+    let text = text("1");
+    let other = self::text("2");
+    let running = Manifest::parse(other.as_bytes()).expect("the manifest is in order");
     let (mut ours, mut peer) = <(Samples, Samples)>::default();
     for _ in 0..options.repeat * 20 {
         interrupt::check();
-        let (manifest, parsed) = time(|| Manifest::parse(text.as_bytes()));
-        ours.push_time(parsed);
-        let keys = manifest.map(|manifest| manifest.entries().len());
-        assert!(matches!(keys, Ok(5_000)), "{keys:?}");
+        let ((manifest, plan), taken) = time(|| {
+            let manifest = Manifest::parse(text.as_bytes()).expect("the manifest is in order");
+            let plan = Plan::between(Some(&running), &manifest);
+            (manifest, plan)
+        });
+        ours.push_time(taken);
+        assert_eq!(manifest.entries().len(), KEYS);
+        assert_eq!(plan.changed.len(), manifest.containers().count());
         let (tree, parsed) = time(|| serde_json::from_slice::<serde_json::Value>(text.as_bytes()));
         peer.push_time(parsed);
         assert!(tree.is_ok(), "{tree:?}");
@@ -25,7 +34,7 @@ pub(crate) fn measure(options: &Options) -> Vec<Figure> {
     let ratio = ours.median() / peer.median();
     vec![Figure {
         what: format!(
-            "manifest of {:.1} MB with 5,000 keys: parse and validate",
+            "manifest of {:.1} MB with 5,000 keys: parse, validate, plan",
             text.len() as f64 / 1e6
         ),
         ours: shown(ours.median()),
@@ -36,23 +45,23 @@ pub(crate) fn measure(options: &Options) -> Vec<Figure> {
     }]
 }
 
-/// 100 containers, each with its root, its run.json and 48 files, some as objects and some in line; `#spec` is one key more.
-fn text() -> String {
+/// 100 containers, each with its root, its run.json and 48 files, some as objects and some in line.
+fn text(version: &str) -> String {
     let mut text = String::from("{\"#spec\":\"pantavisor-service-system@1\"");
-    let mut keys = 1;
+    let mut keys = 0;
     let mut container = 0;
     let padding = "configuration ".repeat(12);
-    while keys < 5_000 {
+    while keys < KEYS {
         let name = format!("container-{container:03}");
         text += &format!(
             ",\"{name}/root.squashfs\":\"{HASH}\",\"{name}/run.json\":{{\"#spec\":\"service-manifest-run@1\",\"name\":\"{name}\",\
-             \"type\":\"oci\",\"root-volume\":\"root.squashfs\",\"command\":[\"/bin/service\",\"--port\",\"80\"],\"env\":[\"A=1\",\"B=2\"],\
+             \"type\":\"oci\",\"root-volume\":\"root.squashfs\",\"command\":[\"/bin/service\",\"--port\",\"80\"],\"env\":[\"VERSION={version}\",\"B=2\"],\
              \"storage\":{{\"data\":{{\"persistence\":\"permanent\",\"path\":\"/data\"}}}},\
              \"health\":{{\"http\":{{\"port\":80,\"path\":\"/healthz\"}},\"interval\":\"5s\"}}}}"
         );
         keys += 2;
         for file in 0..48 {
-            if keys == 5_000 {
+            if keys == KEYS {
                 break;
             }
             if file % 2 == 0 {
