@@ -490,3 +490,58 @@ fn logs_are_shown_and_followed() {
     std::io::Write::write_all(&mut file, b"four\n").unwrap();
     assert!(line.until("four\n", 1).contains("four\n"));
 }
+
+/// A request for each row of the table, with names that exist where that can be.
+fn sample(route: &api::Route) -> String {
+    let mut target = route.path.to_owned();
+    for (name, value) in [
+        (
+            "{sha256}",
+            "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+        ),
+        ("{rev}", "0"),
+        ("{id}", "1"),
+        ("{key}", "k"),
+    ] {
+        target = target.replace(name, value);
+    }
+    for name in ["{name}", "{subject}", "{container}"] {
+        target = target.replace(name, "web");
+    }
+    target
+}
+
+#[test]
+fn every_route_answers_only_what_the_reference_says() {
+    let bench = Bench::start();
+    let reference: serde_json::Value = serde_json::from_str(api::openapi::TEXT).unwrap();
+    let callers = [
+        Caller::Host { uid: 0 },
+        Caller::Host { uid: 1000 },
+        Caller::Container("web".parse().unwrap()),
+        Caller::Unknown,
+    ];
+    for route in api::ROUTES {
+        let method = route.method.as_str();
+        let documented = &reference["paths"][route.path][method.to_lowercase()]["responses"];
+        let target = sample(route);
+        for caller in &callers {
+            bench.call_as(caller.clone());
+            for body in ["", "{}", "{\"action\":\"stop\"}", "not JSON"] {
+                let mut line = Line::open(&bench.socket);
+                let length = body.len();
+                line.send(format!(
+                    "{method} {target} HTTP/1.1\r\nContent-Length: {length}\r\n\r\n{body}"
+                ));
+                let head = line.stream_start();
+                let status = head.split(' ').nth(1).unwrap();
+                assert!(
+                    documented[status].is_object(),
+                    "{method} {target} from {caller:?} with {body:?}: {head}"
+                );
+                let problem = head.contains("Coxswain-Problem: ");
+                assert_eq!(problem, status >= "400", "{method} {target}: {head}");
+            }
+        }
+    }
+}
