@@ -389,6 +389,11 @@ impl Contents {
                 applied.push(change);
             }
         }
+        // A name that stands for something newer by now is not removed any more.
+        kept.retain(|waiting: &Change| {
+            let mut newer = applied.iter();
+            !newer.any(|change| change.name == waiting.name && change.operation > waiting.operation)
+        });
         let folder = self.folder_mut(id)?;
         for change in applied {
             apply(&mut folder.durable, &change);
@@ -781,7 +786,8 @@ impl Port for Disk {
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        if let Ok(id) = self.look()?.contents.find(path) {
+        let found = self.look()?.contents.find(path);
+        if let Ok(id) = found {
             return self.look()?.contents.folder(id).map(drop);
         }
         let mut inner = self.step()?;

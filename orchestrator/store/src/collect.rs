@@ -95,6 +95,10 @@ impl<D: Disk> Inner<D> {
                 }
             })?;
         }
+        if !found.is_empty() {
+            // While a move out of the way is not durable, a cut may undo it; then nothing may be missing.
+            self.sync_dir(folder)?;
+        }
         for path in found {
             if !folder.starts_with(layout::TRAILS) {
                 // Files of a revision are few and small, or links to objects that are counted there.

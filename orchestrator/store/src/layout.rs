@@ -1,7 +1,7 @@
 //! Where everything lies, relative to the storage root. One function or constant per place, nothing else.
 //!
-//! The layout is Pantavisor's, so that its trees can be taken over. Names that start with a dot are ours and temporary, except
-//! `.pvr` and `.pv`; a revision can have no such name.
+//! The layout is Pantavisor's, so that its trees can be taken over. What is temporary is named `.pv-…`, as
+//! no revision can be (a local one may start with any other dot).
 
 use std::path::{Path, PathBuf};
 
@@ -38,11 +38,11 @@ pub const DISKS_REV: &str = "disks/rev";
 pub const DISKS_PERM: &str = "disks/perm";
 
 /// What temporary files start with.
-pub const TEMP_PREFIX: &str = ".tmp-";
+pub const TEMP_PREFIX: &str = ".pv-tmp-";
 /// What folders start with in which a revision is being built, or lies that was exchanged for another.
-pub const BUILD_PREFIX: &str = ".incoming-";
+pub const BUILD_PREFIX: &str = ".pv-incoming-";
 /// What removed folders start with until they are gone.
-pub const TRASH_PREFIX: &str = ".trash-";
+pub const TRASH_PREFIX: &str = ".pv-trash-";
 
 /// An object.
 pub fn object(object: &ObjectId) -> PathBuf {

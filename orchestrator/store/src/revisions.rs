@@ -89,14 +89,18 @@ impl<D: Disk> Store<D> {
         }
         let inner = &self.inner;
         let _guard = lock(&inner.revisions);
-        let build =
-            Path::new(layout::TRAILS).join(format!("{}{}", layout::BUILD_PREFIX, inner.unique()));
-        let result = inner
-            .build_revision(&build, new)
-            .and_then(|()| inner.place_revision(&build, new.revision));
-        // Ours when it failed, the replaced one when not; what stays is removed by collect.
+        // Beside its place, so that giving it its name touches one folder only.
+        let place = layout::revision(new.revision);
+        let name = format!("{}{}", layout::BUILD_PREFIX, inner.unique());
+        let build = layout::parent(&place).join(name);
+        if let Err(error) = inner.build_revision(&build, new) {
+            drop(inner.disk.remove_dir_all(&build));
+            return Err(error.into());
+        }
+        inner.place_revision(&build, new.revision)?;
+        // What was replaced. Only now: while the exchange is not durable, a cut may give it its name back. What stays is collected.
         drop(inner.disk.remove_dir_all(&build));
-        Ok(result?)
+        Ok(())
     }
 
     /// The manifest, exact bytes, compared with the digest that it had when it was put (Pantavisor's revisions have none).
@@ -261,6 +265,9 @@ impl<D: Disk> Store<D> {
         let _guard = lock(&inner.revisions);
         let folder = layout::revision(revision);
         if inner.metadata_of(&folder)?.is_none() {
+            // An earlier attempt may have failed after its rename; what is answered now must be durable too.
+            absent(inner.disk.sync_dir(layout::parent(&folder)))
+                .map_err(failed("sync", &folder))?;
             return Ok(false);
         }
         inner.throw_away(&folder)?;
@@ -356,7 +363,7 @@ impl<D: Disk> Inner<D> {
     /// Writes a revision's files into a new folder and makes them durable, from the leaves up.
     fn build_revision(&self, build: &Path, new: NewRevision<'_>) -> Result<(), Failed> {
         let (pvr, pv) = (build.join(".pvr"), build.join(".pv"));
-        self.make_folder(Path::new(layout::TRAILS))?;
+        self.make_folder(layout::parent(build))?;
         for folder in [&pvr, &pv] {
             self.disk
                 .create_dir_all(folder)
@@ -380,8 +387,6 @@ impl<D: Disk> Inner<D> {
     /// Gives a built folder the revision's name.
     fn place_revision(&self, build: &Path, revision: &RevisionId) -> Result<(), Failed> {
         let place = layout::revision(revision);
-        let folder = layout::parent(&place).to_owned();
-        self.make_folder(&folder)?;
         self.forget_folder(&place);
         if self.metadata_of(&place)?.is_none() {
             // Volumes and logs of a revision of this name that was deleted must not become those of the new one.
@@ -397,8 +402,7 @@ impl<D: Disk> Inner<D> {
                 Err(error) => return Err(failed("exchange", &place)(error)),
             }
         }
-        self.sync_dir(&folder)?;
-        self.sync_dir(Path::new(layout::TRAILS))
+        self.sync_dir(layout::parent(&place))
     }
 
     /// Moves a folder out of the way, durably, to be taken apart by collect.
