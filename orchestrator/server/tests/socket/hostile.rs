@@ -32,7 +32,7 @@ fn a_thousand_silent_clients_keep_nobody_out() {
         assert_eq!(get(&bench.socket, "/containers").status(), 200);
         slowest = slowest.max(started.elapsed());
     }
-    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+    assert!(slowest < Duration::from_secs(5), "{slowest:?}");
     // One that had begun its request may end it.
     let last = silent.iter_mut().rev().nth(1).unwrap();
     last.send("tainers HTTP/1.1\r\n\r\n");
@@ -54,9 +54,9 @@ fn one_container_cannot_take_all_connections() {
 #[test]
 fn slow_heads_and_bodies_end() {
     let timeouts = Timeouts {
-        idle: Duration::from_millis(300),
-        head: Duration::from_millis(300),
-        body: Duration::from_millis(300),
+        idle: Duration::from_secs(1),
+        head: Duration::from_secs(1),
+        body: Duration::from_secs(1),
         ..Timeouts::default()
     };
     let bench = Bench::start_with(timeouts);
@@ -80,14 +80,14 @@ fn drops_of_a_request_do_not_hold_others_up() {
                 let mut line = Line::open(&bench.socket);
                 for byte in b"GET /groups HTTP/1.1\r\n" {
                     line.send([*byte]);
-                    std::thread::sleep(Duration::from_millis(5));
+                    std::thread::sleep(Duration::from_millis(50));
                 }
             });
         }
         for _ in 0..50 {
             let started = Instant::now();
             assert_eq!(get(&bench.socket, "/groups").status(), 200);
-            assert!(started.elapsed() < Duration::from_secs(1));
+            assert!(started.elapsed() < Duration::from_secs(5));
         }
     });
 }
@@ -380,7 +380,7 @@ fn events_resume_and_heartbeat() {
 #[test]
 fn a_reader_that_takes_nothing_is_closed_and_holds_nobody_up() {
     let timeouts = Timeouts {
-        write: Duration::from_millis(500),
+        write: Duration::from_secs(2),
         ..Timeouts::default()
     };
     let bench = Bench::start_with(timeouts);
@@ -394,7 +394,7 @@ fn a_reader_that_takes_nothing_is_closed_and_holds_nobody_up() {
         happen(&bench.handle, &format!("{long}{number}."));
     }
     assert!(reader.until("x999.", 1).contains("x999."));
-    std::thread::sleep(Duration::from_millis(900));
+    std::thread::sleep(Duration::from_secs(3));
     assert!(
         !stuck.until_end().contains("x999."),
         "it was cut off in the middle"
@@ -410,7 +410,10 @@ fn stopping_lets_a_request_end_and_removes_the_socket() {
     follower.stream_start();
     let started = Instant::now();
     bench.stop();
-    assert!(started.elapsed() < Duration::from_secs(3));
+    assert!(
+        started.elapsed() < Duration::from_millis(4500),
+        "nothing was waited for"
+    );
     assert!(
         follower.until_end().ends_with("0\r\n\r\n"),
         "its stream has an end"
