@@ -1,6 +1,6 @@
 //! The api on UNIX sockets.
 //!
-//! [`http1`] speaks HTTP as Pantavisor's clients do, [`callers`] tells who calls, [`handlers`] carry calls out: changes go to the loop
+//! [`http1`] speaks HTTP as Pantavisor's clients do, [`callers`] tells who calls, `handlers` carry calls out: changes go to the loop
 //! through `device::Handle`, reading goes to its view and to the store. No connection can hold another one up: each is a task,
 //! waiting for the disk happens on threads made for it, and everything has a limit ([`limits`]).
 
