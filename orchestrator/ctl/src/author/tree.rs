@@ -218,12 +218,9 @@ impl Tree {
     /// Where a path leads when the links in its folders are followed, never out of the root. Folders that are missing are
     /// made by [`make_parents`](Self::make_parents).
     pub(super) fn resolve(&self, path: &Path) -> Result<PathBuf, AuthorError> {
-        let mut rest: Vec<Component<'_>> = path.components().rev().collect();
-        let mut targets: Vec<PathBuf> = Vec::new();
-        let mut open: Vec<std::ffi::OsString> = rest
-            .drain(..)
-            .map(|part| part.as_os_str().to_owned())
-            .collect();
+        let part_name = |part: Component<'_>| part.as_os_str().to_owned();
+        let mut open: Vec<std::ffi::OsString> = path.components().rev().map(part_name).collect();
+        let mut links = 0;
         let mut resolved = PathBuf::new();
         while let Some(part) = open.pop() {
             if part == ".." {
@@ -234,8 +231,8 @@ impl Tree {
             let is_last = open.is_empty();
             match self.entries.get(&next).map(|entry| &entry.kind) {
                 Some(Kind::Symlink(target)) if !is_last => {
-                    targets.push(target.clone());
-                    if targets.len() > LINKS_MAX {
+                    links += 1;
+                    if links > LINKS_MAX {
                         return Err(AuthorError::BadMember {
                             name: path.display().to_string(),
                             reason: "its folders are links in a circle",
