@@ -1,18 +1,19 @@
 //! Log files of containers, kept within their size.
 //!
 //! The shim of a container writes its output to the end of `console.log` by itself, so that nothing is lost or blocked
-//! while this program is away. One thread here is told by the kernel (inotify) when a file grows; a file over its limit is
-//! copied to `console.log.1` and emptied in place, because the shim keeps it open. Lines that are written between copy and
-//! emptying are lost: that is the price for a container that never waits for us.
+//! while this program is away. One thread here is told by the kernel (inotify) when a file grows. The front of a file over its
+//! limit is copied to `console.log.1` and taken out in place, because the shim keeps the file open. Where the file system cannot do that
+//! (tmpfs), the file is emptied, and lines of the microseconds between copy and emptying are lost.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use linux::watch::FileWatch;
+use linux::watch::{self, FileWatch};
 use model::container::Logs;
 
 /// Pause after a round of rotations: bounds the work that a container can cause, and with its speed the overshoot.
@@ -93,31 +94,45 @@ impl LogKeeper {
 
 /// Keeps `path` below its size: its content goes to `path.1`, that to `path.2`, and so on.
 fn rotate_if_full(path: &Path, limits: Logs) -> io::Result<()> {
-    let length = match fs::metadata(path) {
-        Ok(found) => found.len(),
+    let found = match fs::metadata(path) {
+        Ok(found) => found,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
-    if length <= limits.max_bytes {
+    if found.len() <= limits.max_bytes {
         return Ok(());
     }
     let mut file = OpenOptions::new().read(true).write(true).open(path)?;
-    let copied = if limits.files > 0 {
-        keep_copy(path, &mut file, length, limits)
-    } else {
-        Ok(())
-    };
-    // Also when there is no room for a copy: a full disk is worse than a lost log.
+    // Whole blocks, and not all of the file: what is left is its newest part.
+    let block = found.blksize().max(1);
+    let front = (found.len() - 1) / block * block;
+    if front > 0 {
+        let mut copied = keep_copy(path, &mut file, front, limits);
+        match watch::remove_front(&file, front) {
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                copied = copied.and_then(|()| catch_up(path, &mut file, front, limits));
+            }
+            // Also when there was no room for a copy: a full disk is worse than a lost log.
+            removed => return removed.and(copied),
+        }
+        file.set_len(0)?;
+        return copied;
+    }
+    let copied = keep_copy(path, &mut file, found.len(), limits);
     file.set_len(0)?;
     copied
 }
 
-/// Copies the newest `max_bytes` of the file.
+/// Copies the newest `max_bytes` of the first `length` bytes of the file.
 fn keep_copy(path: &Path, file: &mut File, length: u64, limits: Logs) -> io::Result<()> {
+    if limits.files == 0 {
+        return Ok(());
+    }
     let new = numbered(path, 0);
-    file.seek(SeekFrom::Start(length.saturating_sub(limits.max_bytes)))?;
-    let written = File::create(&new)
-        .and_then(|mut copy| io::copy(&mut file.take(limits.max_bytes), &mut copy));
+    let count = length.min(limits.max_bytes);
+    file.seek(SeekFrom::Start(length - count))?;
+    let written =
+        File::create(&new).and_then(|mut copy| io::copy(&mut file.by_ref().take(count), &mut copy));
     if let Err(error) = written {
         fs::remove_file(&new).ok();
         return Err(error);
@@ -129,6 +144,17 @@ fn keep_copy(path: &Path, file: &mut File, length: u64, limits: Logs) -> io::Res
         }
     }
     fs::rename(&new, numbered(path, 1))
+}
+
+/// Adds what was written after the copy was made, so that little is lost where the file can only be emptied as a whole.
+fn catch_up(path: &Path, file: &mut File, from: u64, limits: Logs) -> io::Result<()> {
+    if limits.files == 0 {
+        return Ok(());
+    }
+    let mut copy = OpenOptions::new().append(true).open(numbered(path, 1))?;
+    file.seek(SeekFrom::Start(from))?;
+    io::copy(&mut file.by_ref().take(limits.max_bytes), &mut copy)?;
+    Ok(())
 }
 
 /// `console.log.<n>`; 0 is the copy that is being written.
@@ -154,11 +180,11 @@ mod tests {
     }
 
     #[test]
-    fn rotates_in_place_and_keeps_the_newest() {
+    fn rotates_in_place_and_loses_nothing() {
         let folder = folder("rotate");
         let path = folder.join("console.log");
         let limits = Logs {
-            max_bytes: 10,
+            max_bytes: 20_000,
             files: 2,
         };
         let mut writer = OpenOptions::new()
@@ -166,21 +192,50 @@ mod tests {
             .append(true)
             .open(&path)
             .unwrap();
-        for text in [
-            "aaaa\nbbbb\ncccc\n",
-            "dddd\n",
-            "eeeeeeeeee\n",
-            "ffffffffff\n",
-        ] {
-            writer.write_all(text.as_bytes()).unwrap();
+        let mut all = String::new();
+        for number in 0..5000 {
+            let line = format!("line {number}\n");
+            all.push_str(&line);
+            writer.write_all(line.as_bytes()).unwrap();
             rotate_if_full(&path, limits).unwrap();
         }
-        let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap_or_default();
-        assert_eq!(read("console.log"), "");
-        assert_eq!(read("console.log.1"), "fffffffff\n");
-        assert_eq!(read("console.log.2"), "eeeeeeeee\n");
+        let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
+        let kept = read("console.log.2") + &read("console.log.1") + &read("console.log");
+        assert!(all.ends_with(&kept));
+        assert!(kept.len() > 30_000, "{}", kept.len());
         assert!(!folder.join("console.log.3").exists());
         assert!(!folder.join("console.log.new").exists());
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn small_and_unkept_logs_are_emptied() {
+        let folder = folder("small");
+        let path = folder.join("console.log");
+        fs::write(&path, "0123456789ab").unwrap();
+        rotate_if_full(
+            &path,
+            Logs {
+                max_bytes: 10,
+                files: 1,
+            },
+        )
+        .unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "");
+        assert_eq!(
+            fs::read_to_string(numbered(&path, 1)).unwrap(),
+            "23456789ab"
+        );
+        fs::write(&path, [b'x'; 50_000]).unwrap();
+        rotate_if_full(
+            &path,
+            Logs {
+                max_bytes: 10_000,
+                files: 0,
+            },
+        )
+        .unwrap();
+        assert!(fs::metadata(&path).unwrap().len() <= 4096);
         fs::remove_dir_all(&folder).unwrap();
     }
 

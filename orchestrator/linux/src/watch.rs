@@ -1,5 +1,6 @@
 //! Files that somebody else writes to: which of them changed.
 
+use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
@@ -7,6 +8,22 @@ use std::path::Path;
 
 use rustix::fs::inotify::{self, CreateFlags, Reader, WatchFlags};
 use rustix::io::Errno;
+
+/// Takes the first `bytes` out of a file that others append to: nothing that is written meanwhile is lost. `bytes` must be a multiple of the file
+/// system's block size and less than the file's length.
+///
+/// # Errors
+/// `Unsupported` on file systems that cannot (it works on ext4, xfs and f2fs).
+pub fn remove_front(file: &File, bytes: u64) -> io::Result<()> {
+    use rustix::fs::{FallocateFlags, fallocate};
+    match fallocate(file, FallocateFlags::COLLAPSE_RANGE, 0, bytes) {
+        Ok(()) => Ok(()),
+        Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+        Err(errno) => Err(errno.into()),
+    }
+}
 
 /// Events that one wait takes; what is left comes with the next.
 const EVENTS_MAX: usize = 256;

@@ -1,5 +1,6 @@
 //! What containers wrote, from the files that the run time keeps: `logs/<revision>/<container>/console.log`, older parts in
-//! `console.log.1` and up. The file in use is copied and emptied in place when it is full.
+//! `console.log.1` and up. When the file in use is full, its front is moved to
+//! `console.log.1`; where the file system cannot do that, all of it.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
@@ -182,11 +183,14 @@ fn news(folder: &Path, end: u64) -> io::Result<(Vec<u8>, u64)> {
     let mut from = end;
     if len < end {
         if let Ok(mut part) = File::open(folder.join(format!("{CURRENT}.1"))) {
+            // Where the front was taken out, what is in use now goes on where the part ends.
+            from = end.saturating_sub(part.metadata()?.len()).min(len);
             part.seek(SeekFrom::Start(end))?;
             part.take(limits::PIECE_BYTES as u64)
                 .read_to_end(&mut text)?;
+        } else {
+            from = 0;
         }
-        from = 0;
     }
     file.seek(SeekFrom::Start(from))?;
     let read = file
