@@ -23,13 +23,26 @@ pub fn check(storage: &Path, as_json: bool) -> (String, ExitCode) {
     };
     match judge(&disk) {
         Ok(judgement) => {
-            let text = if as_json { render_json(&judgement) } else { render(&judgement) };
-            let code = if judgement.boots().is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+            let text = if as_json {
+                render_json(&judgement)
+            } else {
+                render(&judgement)
+            };
+            let code = if judgement.boots().is_some() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            };
             (text, code)
         }
-        Err(error) => {
-            (format!("cannot judge {}: {}\n", storage.display(), store::explain(&error)), ExitCode::FAILURE)
-        }
+        Err(error) => (
+            format!(
+                "cannot judge {}: {}\n",
+                storage.display(),
+                store::explain(&error)
+            ),
+            ExitCode::FAILURE,
+        ),
     }
 }
 
@@ -42,7 +55,9 @@ fn render(judgement: &Judgement) -> String {
     let mut line = |words: String| writeln!(text, "{words}").expect("a string takes every text");
     match judgement.boots() {
         Some(revision) => line(format!("the next boot runs {revision}")),
-        None => line("the next boot runs NOTHING: no complete, verified revision was found".to_owned()),
+        None => {
+            line("the next boot runs NOTHING: no complete, verified revision was found".to_owned())
+        }
     }
     if let Some(problem) = &judgement.marker_problem {
         line(format!("marker: {problem}"));
@@ -53,14 +68,23 @@ fn render(judgement: &Judgement) -> String {
             (None, 0) => format!("complete, {} objects verified", revision.objects),
             (None, bad) => format!("{bad} of {} objects cannot be used", revision.objects),
         };
-        line(format!("{} ({}): {verdict}", revision.revision, role(revision.role)));
+        line(format!(
+            "{} ({}): {verdict}",
+            revision.revision,
+            role(revision.role)
+        ));
         for bad in &revision.bad {
-            line(format!("  {} needed by {}: {}", bad.object, bad.key, bad.problem));
+            line(format!(
+                "  {} needed by {}: {}",
+                bad.object, bad.key, bad.problem
+            ));
         }
     }
     let (count, bytes) = judgement.unneeded;
     if count > 0 {
-        line(format!("{count} objects ({bytes} bytes) are needed by no revision; collection removes them"));
+        line(format!(
+            "{count} objects ({bytes} bytes) are needed by no revision; collection removes them"
+        ));
     }
     for remark in &judgement.remarks {
         line(format!("note: {remark}"));

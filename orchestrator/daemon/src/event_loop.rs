@@ -14,20 +14,28 @@ use crate::power::ProcessPower;
 const SLEEP_MAX: Duration = Duration::from_secs(5);
 
 /// Runs the device until it has ended.
-pub fn run<W: World>(mut device: Device<W>, events: &Receiver<Event>, power: &ProcessPower) -> Ending {
+pub fn run<W: World>(
+    mut device: Device<W>,
+    events: &Receiver<Event>,
+    power: &ProcessPower,
+) -> Ending {
     device.handle(Event::Start);
     loop {
         if let Some(ending) = power.ended() {
             return ending;
         }
         let now = SystemClock.now();
-        let sleep = device.next_wake().map_or(SLEEP_MAX, |wake| wake.since(now).min(SLEEP_MAX));
+        let sleep = device
+            .next_wake()
+            .map_or(SLEEP_MAX, |wake| wake.since(now).min(SLEEP_MAX));
         match events.recv_timeout(sleep) {
             Ok(event) => device.handle(event),
             Err(RecvTimeoutError::Timeout) => device.handle(Event::Tick),
             // Every sender is gone: nobody can ask anything any more. Containers run on.
             Err(RecvTimeoutError::Disconnected) => {
-                return Ending::Stop { containers_keep_running: true };
+                return Ending::Stop {
+                    containers_keep_running: true,
+                };
             }
         }
     }

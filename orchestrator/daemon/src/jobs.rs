@@ -24,11 +24,13 @@ impl Worker {
         deliver: impl Fn(JobEvent) + Send + 'static,
     ) -> std::io::Result<Self> {
         let (jobs, queue) = channel();
-        thread::Builder::new().name("jobs".to_owned()).spawn(move || {
-            while let Ok(job) = queue.recv() {
-                deliver(carry_out(&store, job));
-            }
-        })?;
+        thread::Builder::new()
+            .name("jobs".to_owned())
+            .spawn(move || {
+                while let Ok(job) = queue.recv() {
+                    deliver(carry_out(&store, job));
+                }
+            })?;
         Ok(Self { jobs })
     }
 }
@@ -44,13 +46,19 @@ impl Jobs for Worker {
 
 fn carry_out<D: Disk>(store: &Store<D>, job: Job) -> JobEvent {
     match job {
-        Job::Verify { revision, objects, again } => {
+        Job::Verify {
+            revision,
+            objects,
+            again,
+        } => {
             let bad = store.verify_objects(&objects, again);
             JobEvent::Verified { revision, bad }
         }
         Job::Collect { keep } => {
             let result = store.collect(&keep, SystemClock.now());
-            let result = result.map(|collected| collected.bytes).map_err(|error| store::explain(&error));
+            let result = result
+                .map(|collected| collected.bytes)
+                .map_err(|error| store::explain(&error));
             JobEvent::Collected { result }
         }
     }

@@ -1,3 +1,77 @@
-//! `coxswain`: the orchestrator.
+//! `coxswain`: the orchestrator. Reads the command line and its configuration, runs the device, leaves with the code that says why.
 
-fn main() {}
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use daemon::cli::{self, CliError, Environment, Invocation};
+use daemon::config::Config;
+use tracing_subscriber::EnvFilter;
+
+/// Wrong usage or configuration.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let environment = Environment {
+        variables: std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect(),
+        kernel_command_line: std::fs::read_to_string("/proc/cmdline").unwrap_or_default(),
+    };
+    match cli::parse(std::env::args_os(), environment) {
+        Ok(Invocation::Run(config)) => run(*config),
+        Ok(Invocation::Check { storage, json }) => {
+            let (text, code) = daemon::check::check(&storage, json);
+            // A reader that went away wants no more text; the code still tells.
+            drop(std::io::stdout().write_all(text.as_bytes()));
+            code
+        }
+        Err(CliError::Usage(error)) => {
+            drop(error.print());
+            ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE))
+        }
+        Err(error @ CliError::Config(_)) => {
+            complain(&error);
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+fn run(config: Config) -> ExitCode {
+    let filter = EnvFilter::new(format!("warn,{0}", levels(config.text("log-level"))));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+    match daemon::run(config) {
+        Ok(ending) => daemon::exit_code(ending),
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Our own crates at the level that was asked for; libraries stay at warnings.
+fn levels(level: &str) -> String {
+    let ours = [
+        "coxswain",
+        "daemon",
+        "device",
+        "server",
+        "containerd",
+        "linux",
+        "store",
+    ];
+    ours.map(|name| format!("{name}={level}")).join(",")
+}
+
+fn complain(error: &dyn std::error::Error) {
+    let mut text = format!("coxswain: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    drop(writeln!(std::io::stderr(), "{text}"));
+}

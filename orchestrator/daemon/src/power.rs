@@ -27,7 +27,9 @@ impl Power for ProcessPower {
 /// The exit code of an ending: 0 stop, 3 power-off, 4 reboot.
 pub fn exit_code(ending: Ending) -> ExitCode {
     match ending {
-        Ending::Stop { containers_keep_running: _ } => ExitCode::SUCCESS,
+        Ending::Stop {
+            containers_keep_running: _,
+        } => ExitCode::SUCCESS,
         Ending::PowerOff => ExitCode::from(3),
         Ending::Reboot => ExitCode::from(4),
     }

@@ -33,14 +33,22 @@ impl ShownSettings {
 /// The configuration with the device's user metadata laid over it.
 pub fn with_user_meta(config: &Config, handle: &Handle) -> Config {
     let view = handle.view();
-    config.with_user_meta(view.user_meta.iter().map(|(key, value)| (key.as_str(), value.as_slice())))
+    config.with_user_meta(
+        view.user_meta
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_slice())),
+    )
 }
 
 impl Settings for ShownSettings {
     fn legacy(&self) -> Vec<(String, serde_json::Value)> {
         let config = self.now();
         let known = config.iter().filter_map(|(setting, origin)| {
-            let alias = setting.pantavisor?.strip_prefix("PV_")?.to_ascii_lowercase().replace('_', ".");
+            let alias = setting
+                .pantavisor?
+                .strip_prefix("PV_")?
+                .to_ascii_lowercase()
+                .replace('_', ".");
             let value = match &origin.value {
                 Value::Text(text) if text.is_empty() => serde_json::Value::Null,
                 Value::Text(text) => text.as_str().into(),
@@ -57,7 +65,11 @@ impl Settings for ShownSettings {
         let config = self.now();
         let entries = config.iter().map(|(setting, origin)| ConfigEntry {
             key: setting.name.to_owned(),
-            value: if setting.secret { "***".to_owned() } else { origin.value.to_string() },
+            value: if setting.secret {
+                "***".to_owned()
+            } else {
+                origin.value.to_string()
+            },
             modified: origin.source.pantavisor().to_owned(),
         });
         entries.collect()

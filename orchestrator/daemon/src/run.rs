@@ -1,0 +1,355 @@
+//! Configuration to adapters to loop: everything is made here, once, in order, and taken down in the reverse order.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use containerd::{Address, ContainerdRuntime, Spawn};
+use device::handle::Request;
+use device::ports::{Clock as _, Ending, Ports, World};
+use device::{Device, Event, Handle, Settings};
+use linux::clock::SystemClock;
+use linux::disk::RootedDisk;
+use linux::gauges::MachineGauges;
+use linux::lock::{FolderLock, LockError};
+use server::{Server, Socket, Timeouts};
+use store::Store;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+use crate::config::Config;
+use crate::event_loop;
+use crate::identify::ByControlGroup;
+use crate::jobs::Worker;
+use crate::power::ProcessPower;
+use crate::service::{NoBootloader, NoWatchdog};
+use crate::shown::{ShownSettings, with_user_meta};
+
+/// Why the device could not be brought up.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A folder could not be made.
+    #[error("cannot make the folder {}; check its parent and that this runs as root", path.display())]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// Another orchestrator uses the storage.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The storage could not be opened.
+    #[error("cannot open the storage {}", path.display())]
+    Storage {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// A thread or the asynchronous run time could not be started.
+    #[error("cannot start {what}")]
+    Start {
+        /// What.
+        what: &'static str,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The adapter of containerd could not be started.
+    #[error("cannot use containerd")]
+    Containerd(#[from] containerd::StartError),
+    /// A socket could not be bound.
+    #[error(transparent)]
+    Server(#[from] server::StartError),
+}
+
+/// The machine under another init.
+#[derive(Debug)]
+struct Machine;
+
+impl World for Machine {
+    type Disk = RootedDisk;
+    type Runtime = ContainerdRuntime;
+    type Jobs = Worker;
+    type Clock = SystemClock;
+    type Bootloader = NoBootloader;
+    type Power = ProcessPower;
+    type Gauges = MachineGauges;
+    type Watchdog = NoWatchdog;
+}
+
+/// Runs the device until it has ended.
+///
+/// # Errors
+/// Something that the device cannot do without could not be made.
+pub fn run(config: Config) -> Result<Ending, RunError> {
+    let config = Arc::new(config);
+    let storage = config.path("storage");
+    let run_dir = config.path("run-dir");
+    let socket = config.path("socket");
+    make_folder(&storage, 0o755)?;
+    make_folder(&run_dir, 0o755)?;
+    if let Some(folder) = socket.parent() {
+        make_folder(folder, 0o755)?;
+    }
+    let _lock = FolderLock::take(&storage)?;
+
+    let disk = RootedDisk::open(&storage).map_err(|source| RunError::Storage {
+        path: storage.clone(),
+        source,
+    })?;
+    let options = store::Options {
+        reserve_percent: u8::try_from(config.number("storage-reserve")).unwrap_or(u8::MAX),
+        lease: config.duration("object-lease"),
+        objects_dir: storage.join("objects").display().to_string(),
+    };
+    let opened = Store::open(disk, options, SystemClock.now());
+    for notice in &opened.notices {
+        tracing::warn!("{notice}");
+    }
+
+    // Two workers: one connection that is busy with a long list does not hold the other ones up.
+    let tokio = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(64)
+        .thread_keep_alive(Duration::from_secs(2))
+        .thread_name("server")
+        .enable_all()
+        .build()
+        .map_err(|source| RunError::Start {
+            what: "the asynchronous run time",
+            source,
+        })?;
+    let ending = bring_up(&config, &tokio, opened, &run_dir, socket);
+    // What is still running on it is idle connections and followers; they end with it.
+    tokio.shutdown_timeout(Duration::from_millis(500));
+    ending
+}
+
+fn bring_up(
+    config: &Arc<Config>,
+    tokio: &tokio::runtime::Runtime,
+    opened: store::Opened<RootedDisk>,
+    run_dir: &Path,
+    socket: PathBuf,
+) -> Result<Ending, RunError> {
+    let storage = config.path("storage");
+    let (events, queue) = channel();
+    let sender = events.clone();
+    let handle = Handle::new(move |request, reply| {
+        // When the loop has ended nobody answers; the dropped reply says so.
+        sender.send(Event::Request(request, reply)).ok();
+    });
+
+    let adapter = containerd_config(config, &storage, run_dir);
+    let sockets_dir = adapter.sockets_dir.clone();
+    let sender = events.clone();
+    let runtime = ContainerdRuntime::start(adapter, tokio.handle(), move |event| {
+        sender.send(Event::Runtime(event)).ok();
+    })?;
+    let callers = runtime.callers();
+    let control = runtime.control();
+
+    let sender = events.clone();
+    let jobs = Worker::start(opened.store.clone(), move |event| {
+        sender.send(Event::Job(event)).ok();
+    })
+    .map_err(|source| RunError::Start {
+        what: "the worker for the storage",
+        source,
+    })?;
+
+    let power = ProcessPower::default();
+    let ports: Ports<Machine> = Ports {
+        runtime,
+        jobs,
+        clock: SystemClock,
+        bootloader: NoBootloader,
+        power: power.clone(),
+        gauges: MachineGauges::new(&storage),
+        watchdog: NoWatchdog,
+    };
+    let store = opened.store.clone();
+    let device = Device::new(opened, ports, settings(config), handle.clone());
+    let _registration = follow_user_meta(config, &handle, events.clone());
+
+    let (ended, end) = oneshot::channel();
+    let loop_thread = thread::Builder::new()
+        .name("loop".to_owned())
+        .spawn(move || {
+            // The receiver waits until this is told; it is gone only when the process ends.
+            ended.send(event_loop::run(device, &queue, &power)).ok();
+        })
+        .map_err(|source| RunError::Start {
+            what: "the loop",
+            source,
+        })?;
+
+    let server = Server {
+        // Who may do what is decided for each call, so everybody may connect.
+        sockets: vec![
+            Socket {
+                path: socket,
+                mode: 0o666,
+            },
+            Socket {
+                path: sockets_dir.join("control.sock"),
+                mode: 0o666,
+            },
+        ],
+        handle: handle.clone(),
+        storage: Arc::new(store),
+        identify: Arc::new(ByControlGroup::new(callers)),
+        settings: Arc::new(ShownSettings::new(Arc::clone(config), handle.clone())),
+        clock: Arc::new(SystemClock),
+        logs: storage.join("logs"),
+        timeouts: Timeouts::default(),
+    };
+    let ending = tokio.block_on(async {
+        let serving = server.start()?;
+        tracing::info!("coxswain {} is up", env!("CARGO_PKG_VERSION"));
+        let ending = until_ended(&handle, end).await;
+        serving.stop().await;
+        match ending {
+            Ending::Stop {
+                containers_keep_running: true,
+            } => {}
+            Ending::Stop {
+                containers_keep_running: false,
+            }
+            | Ending::Reboot
+            | Ending::PowerOff => {
+                control.stop_containerd().await;
+            }
+        }
+        Ok::<_, RunError>(ending)
+    });
+    if ending.is_ok() && loop_thread.join().is_err() {
+        tracing::error!("the loop ended by a panic");
+    }
+    ending
+}
+
+/// Waits for the loop's end; SIGTERM asks it to stop and leave containers running, SIGINT to stop them too.
+async fn until_ended(handle: &Handle, end: oneshot::Receiver<Ending>) -> Ending {
+    let mut terminate = signal(SignalKind::terminate()).ok();
+    let mut interrupt = signal(SignalKind::interrupt()).ok();
+    tokio::pin!(end);
+    loop {
+        let containers_keep_running = tokio::select! {
+            ending = &mut end => {
+                // A loop that is gone without a word has panicked; what runs goes on.
+                return ending.unwrap_or(Ending::Stop { containers_keep_running: true });
+            }
+            () = received(&mut terminate) => true,
+            () = received(&mut interrupt) => false,
+        };
+        tracing::info!(containers_keep_running, "asked to stop");
+        let reply = |answer: Result<_, device::handle::Refusal>| {
+            if let Err(refusal) = answer {
+                tracing::warn!("cannot stop: {refusal}");
+            }
+        };
+        handle.send(
+            Request::Stop {
+                containers_keep_running,
+            },
+            Box::new(reply),
+        );
+    }
+}
+
+async fn received(signal: &mut Option<tokio::signal::unix::Signal>) {
+    match signal {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Tells the loop its settings anew when the user metadata changes them.
+fn follow_user_meta(
+    config: &Arc<Config>,
+    handle: &Handle,
+    events: Sender<Event>,
+) -> device::Registration {
+    let config = Arc::clone(config);
+    let follower = handle.clone();
+    let last = Mutex::new((handle.view().user_meta.clone(), settings(&config)));
+    handle.on_event(move || {
+        let meta = follower.view().user_meta.clone();
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        if Arc::ptr_eq(&last.0, &meta) {
+            return;
+        }
+        let now = settings(&with_user_meta(&config, &follower));
+        if last.1 != now {
+            events.send(Event::Settings(now.clone())).ok();
+        }
+        *last = (meta, now);
+    })
+}
+
+/// The loop's part of the configuration.
+fn settings(config: &Config) -> Settings {
+    Settings {
+        commit_delay: config.duration("commit-delay"),
+        tries: u32::try_from(config.number("tries")).unwrap_or(u32::MAX),
+        exact_commit: config.flag("pantavisor-exact-commit"),
+        keep_revisions: usize::try_from(config.number("keep-revisions")).unwrap_or(usize::MAX),
+        lease: config.duration("object-lease"),
+        shutdown_limit: config.duration("stop-timeout"),
+        default_role_mgmt: config.flag("pantavisor-default-roles"),
+        arch: format!(
+            "{}/{}/{}",
+            std::env::consts::ARCH,
+            usize::BITS,
+            if cfg!(target_endian = "little") {
+                "EL"
+            } else {
+                "EB"
+            }
+        ),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..Settings::default()
+    }
+}
+
+fn containerd_config(config: &Config, storage: &Path, run_dir: &Path) -> containerd::Config {
+    let mut adapter = containerd::Config::new(storage.to_owned(), run_dir.to_owned());
+    adapter.namespace = config.text("containerd-namespace").to_owned();
+    adapter.address = match config.text("containerd") {
+        "spawn" => Address::Spawn(Spawn {
+            program: config.text("containerd-binary").into(),
+            root: storage.join("containerd"),
+            state: run_dir.join("containerd"),
+        }),
+        address => Address::Connect(address.into()),
+    };
+    // Two devices on one machine (tests, a laptop) must not take each other's containers for strangers.
+    if run_dir != Path::new("/run/coxswain") {
+        let name = model::ObjectId::of(run_dir.as_os_str().as_encoded_bytes());
+        adapter.cgroup_parent = format!("/coxswain-{}", name.short());
+    }
+    adapter
+}
+
+fn make_folder(path: &Path, mode: u32) -> Result<(), RunError> {
+    match DirBuilder::new().recursive(true).mode(mode).create(path) {
+        Ok(()) => Ok(()),
+        Err(_) if fs::metadata(path).is_ok_and(|metadata| metadata.is_dir()) => Ok(()),
+        Err(source) => Err(RunError::Folder {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
