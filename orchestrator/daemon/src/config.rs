@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub(crate) mod pantavisor;
 pub mod sources;
 pub mod table;
 mod value;
@@ -143,7 +144,8 @@ impl Config {
             .map(|setting| (setting, self.get(setting.name)))
     }
 
-    fn get(&self, name: &'static str) -> &Origin {
+    /// A setting's value and where it came from.
+    pub(crate) fn get(&self, name: &'static str) -> &Origin {
         self.values
             .get(name)
             .expect("every setting of the table has a value from the start")

@@ -7,6 +7,7 @@ use api::messages::pantavisor::ConfigEntry;
 use device::Handle;
 use server::Settings;
 
+use crate::config::pantavisor::{Form, From, KEYS, Key};
 use crate::config::{Config, Value};
 
 /// Bytes of `/buildinfo` that are read.
@@ -30,6 +31,56 @@ impl ShownSettings {
     }
 }
 
+/// The value of one of Pantavisor's keys, and the layer that set it.
+fn shown(config: &Config, key: &Key) -> (Option<String>, &'static str) {
+    match key.value {
+        From::Ours(name) => {
+            let origin = config.get(name);
+            (Some(plain(&origin.value)), origin.source.pantavisor())
+        }
+        From::InStorage(below) => {
+            let path = config.path("storage").join(below);
+            (
+                Some(path.display().to_string()),
+                config.get("storage").source.pantavisor(),
+            )
+        }
+        From::Fixed(text) => (Some(text.to_owned()), "default"),
+        From::Unset => (None, "default"),
+    }
+}
+
+/// Pantavisor's way to write a value: times in whole seconds, flags as 0 and 1, log levels as numbers.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::Text(text) => match text.as_str() {
+            "error" => "1".to_owned(),
+            "warn" => "2".to_owned(),
+            "info" => "3".to_owned(),
+            "debug" => "4".to_owned(),
+            "trace" => "5".to_owned(),
+            text => text.to_owned(),
+        },
+        Value::Number(number) => number.to_string(),
+        Value::Duration(time) => time.as_secs().to_string(),
+        Value::Flag(flag) => u8::from(*flag).to_string(),
+    }
+}
+
+fn legacy_form(key: &Key, value: Option<String>) -> serde_json::Value {
+    let Some(text) = value else {
+        return serde_json::Value::Null;
+    };
+    match key.form {
+        Form::Text => text.into(),
+        Form::Number => text
+            .parse::<i64>()
+            .map_or_else(|_| text.clone().into(), Into::into),
+        Form::Flag => (text == "1").into(),
+        Form::Word(number) => number.into(),
+    }
+}
+
 /// The configuration with the device's user metadata laid over it.
 pub fn with_user_meta(config: &Config, handle: &Handle) -> Config {
     let view = handle.view();
@@ -43,28 +94,25 @@ pub fn with_user_meta(config: &Config, handle: &Handle) -> Config {
 impl Settings for ShownSettings {
     fn legacy(&self) -> Vec<(String, serde_json::Value)> {
         let config = self.now();
-        let known = config.iter().filter_map(|(setting, origin)| {
-            let alias = setting
-                .pantavisor?
-                .strip_prefix("PV_")?
-                .to_ascii_lowercase()
-                .replace('_', ".");
-            let value = match &origin.value {
-                Value::Text(text) if text.is_empty() => serde_json::Value::Null,
-                Value::Text(text) => text.as_str().into(),
-                Value::Number(number) => (*number).into(),
-                Value::Duration(time) => time.as_secs().into(),
-                Value::Flag(flag) => (*flag).into(),
-            };
-            Some((alias, value))
+        let pairs = KEYS.iter().filter_map(|key| {
+            let (value, _) = shown(&config, key);
+            Some((key.alias?.to_owned(), legacy_form(key, value)))
         });
-        known.collect()
+        pairs.collect()
     }
 
     fn entries(&self) -> Vec<ConfigEntry> {
         let config = self.now();
-        let entries = config.iter().map(|(setting, origin)| ConfigEntry {
-            key: setting.name.to_owned(),
+        let theirs = KEYS.iter().map(|key| {
+            let (value, modified) = shown(&config, key);
+            ConfigEntry {
+                key: key.key.to_owned(),
+                value: value.unwrap_or_else(|| "(null)".to_owned()),
+                modified: modified.to_owned(),
+            }
+        });
+        let ours = config.iter().map(|(setting, origin)| ConfigEntry {
+            key: format!("coxswain.{}", setting.name),
             value: if setting.secret {
                 "***".to_owned()
             } else {
@@ -72,7 +120,7 @@ impl Settings for ShownSettings {
             },
             modified: origin.source.pantavisor().to_owned(),
         });
-        entries.collect()
+        theirs.chain(ours).collect()
     }
 
     fn build_info(&self) -> String {
@@ -86,5 +134,62 @@ impl Settings for ShownSettings {
             text.clear();
         }
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_pantavisors_and_ours_come_last() {
+        let handle = Handle::new(|_, _| {});
+        let mut config = Config::defaults();
+        config
+            .set("commit-delay", "5s", crate::config::Source::Environment)
+            .unwrap();
+        config
+            .set("storage", "/data", crate::config::Source::CommandLine)
+            .unwrap();
+        let shown = ShownSettings::new(Arc::new(config), handle);
+        let entries = shown.entries();
+        let find = |key: &str| {
+            let entry = entries
+                .iter()
+                .find(|entry| entry.key == key)
+                .expect("the key is there");
+            (entry.value.clone(), entry.modified.clone())
+        };
+        assert_eq!(entries[0].key, "PH_CREDS_HOST");
+        assert_eq!(
+            find("PV_UPDATER_COMMIT_DELAY"),
+            ("5".to_owned(), "env".to_owned())
+        );
+        assert_eq!(
+            find("PV_LOG_DIR"),
+            ("/data/logs".to_owned(), "args".to_owned())
+        );
+        assert_eq!(find("PV_LOG_LEVEL"), ("3".to_owned(), "default".to_owned()));
+        assert_eq!(
+            find("PV_OEM_NAME"),
+            ("(null)".to_owned(), "default".to_owned())
+        );
+        assert_eq!(
+            find("coxswain.commit-delay"),
+            ("5s".to_owned(), "env".to_owned())
+        );
+        let legacy = shown.legacy();
+        assert_eq!(legacy.len(), 90);
+        assert!(legacy.contains(&("updater.commit.delay".to_owned(), 5.into())));
+        assert!(legacy.contains(&("system.init.mode".to_owned(), 2.into())));
+        assert!(legacy.contains(&("control.remote".to_owned(), false.into())));
+    }
+
+    #[test]
+    fn every_key_of_ours_is_a_setting() {
+        let config = Config::defaults();
+        for key in KEYS {
+            shown(&config, key);
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! The table of settings. Adding a line here is all that a new setting needs before somebody reads it.
 
+use super::pantavisor;
+
 /// What a setting accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -28,8 +30,6 @@ pub struct Setting {
     pub default: &'static str,
     /// One line of documentation.
     pub doc: &'static str,
-    /// Pantavisor's key of the same meaning, accepted wherever the name is.
-    pub pantavisor: Option<&'static str>,
     /// Whether user metadata may set it while the device runs.
     pub from_meta: bool,
     /// Whether its value is never shown.
@@ -47,16 +47,16 @@ const fn setting(
         kind,
         default,
         doc,
-        pantavisor: None,
         from_meta: false,
         secret: false,
     }
 }
 
 impl Setting {
-    const fn pantavisor(mut self, key: &'static str) -> Self {
-        self.pantavisor = Some(key);
-        self
+    /// Pantavisor's key of the same meaning, accepted wherever the name is.
+    pub fn pantavisor(&self) -> Option<&'static str> {
+        let same = |key: &&pantavisor::Key| key.value == pantavisor::From::Ours(self.name);
+        pantavisor::KEYS.iter().find(same).map(|key| key.key)
     }
 
     const fn with_meta(mut self) -> Self {
@@ -74,15 +74,13 @@ pub const SETTINGS: &[Setting] = &[
         Kind::Path,
         "/var/lib/coxswain",
         "Folder that holds revisions, objects, volumes and logs.",
-    )
-    .pantavisor("PV_STORAGE_MNTPOINT"),
+    ),
     setting(
         "run-dir",
         Kind::Path,
         "/run/coxswain",
         "Folder for what does not outlive a boot: sockets, mounts, the private containerd.",
-    )
-    .pantavisor("PV_SYSTEM_RUNDIR"),
+    ),
     setting(
         "socket",
         Kind::Path,
@@ -112,15 +110,13 @@ pub const SETTINGS: &[Setting] = &[
         Kind::Word(&["error", "warn", "info", "debug", "trace"]),
         "info",
         "How much the orchestrator itself logs.",
-    )
-    .pantavisor("PV_LOG_LEVEL"),
+    ),
     setting(
         "commit-delay",
         Kind::Duration(0, 24 * HOUR),
         "25s",
         "How long a trial must hold its goals before it is committed.",
     )
-    .pantavisor("PV_UPDATER_COMMIT_DELAY")
     .with_meta(),
     setting(
         "tries",
@@ -141,15 +137,13 @@ pub const SETTINGS: &[Setting] = &[
         Kind::Duration(0, 24 * HOUR),
         "10min",
         "How long collection leaves an object alone after it was uploaded or asked for.",
-    )
-    .pantavisor("PV_STORAGE_GC_THRESHOLD_DEFERTIME"),
+    ),
     setting(
         "storage-reserve",
         Kind::Number(0, 90),
         "5",
         "Percent of the storage that uploads leave free.",
-    )
-    .pantavisor("PV_STORAGE_GC_RESERVED"),
+    ),
     setting(
         "stop-timeout",
         Kind::Duration(1, HOUR),
