@@ -28,4 +28,4 @@ mod supervise;
 mod user;
 
 pub use config::{Address, Config, Spawn};
-pub use runtime::{Caller, Callers, ContainerdRuntime, StartError};
+pub use runtime::{Caller, Callers, ContainerdRuntime, Control, StartError};

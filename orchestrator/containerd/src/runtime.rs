@@ -163,6 +163,21 @@ impl ContainerdRuntime {
         }
     }
 
+    /// What stops the adapter after the loop, which owns this, has ended.
+    pub fn control(&self) -> Control {
+        Control {
+            stopper: self.stopper.clone(),
+        }
+    }
+}
+
+/// Stops the adapter. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Control {
+    stopper: Stopper,
+}
+
+impl Control {
     /// Stops to use containerd, and stops a private one in good order; containers that run go on. For a machine that is about to go
     /// down, after the containers were stopped.
     pub async fn stop_containerd(&self) {

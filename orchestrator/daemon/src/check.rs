@@ -4,14 +4,14 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use linux::disk::RootedDisk;
+use linux::disk::LinuxDisk;
 use serde_json::json;
 use store::check::Role;
 use store::{Judgement, judge};
 
 /// Judges the tree and prints the findings; success means that the next boot runs a complete, verified revision.
 pub fn check(storage: &Path, as_json: bool) -> (String, ExitCode) {
-    let disk = match RootedDisk::open(storage) {
+    let disk = match LinuxDisk::open(storage) {
         Ok(disk) => disk,
         Err(error) => {
             let text = format!(

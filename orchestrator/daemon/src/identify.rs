@@ -1,5 +1,7 @@
 //! Tells callers of the socket apart: by the control group of the process that connected.
 
+use std::time::Duration;
+
 use containerd::Callers;
 use linux::process::Process;
 use server::{Caller, Identify, Peer};
@@ -32,10 +34,9 @@ impl Identify for ByControlGroup {
             containerd::Caller::Container(name) => Caller::Container(name),
             containerd::Caller::Unknown => Caller::Unknown,
         };
-        if process.is_alive() {
-            caller
-        } else {
-            Caller::Unknown
+        match process.wait(Duration::ZERO) {
+            Ok(false) => caller,
+            Ok(true) | Err(_) => Caller::Unknown,
         }
     }
 }

@@ -14,9 +14,8 @@ use device::handle::Request;
 use device::ports::{Clock as _, Ending, Ports, World};
 use device::{Device, Event, Handle, Settings};
 use linux::clock::SystemClock;
-use linux::disk::RootedDisk;
+use linux::disk::LinuxDisk;
 use linux::gauges::MachineGauges;
-use linux::lock::{FolderLock, LockError};
 use server::{Server, Socket, Timeouts};
 use store::Store;
 use tokio::signal::unix::{SignalKind, signal};
@@ -43,8 +42,8 @@ pub enum RunError {
         source: io::Error,
     },
     /// Another orchestrator uses the storage.
-    #[error(transparent)]
-    Lock(#[from] LockError),
+    #[error("another coxswain uses the storage {}; stop it first, or name another folder", .0.display())]
+    Taken(PathBuf),
     /// The storage could not be opened.
     #[error("cannot open the storage {}", path.display())]
     Storage {
@@ -76,7 +75,7 @@ pub enum RunError {
 struct Machine;
 
 impl World for Machine {
-    type Disk = RootedDisk;
+    type Disk = LinuxDisk;
     type Runtime = ContainerdRuntime;
     type Jobs = Worker;
     type Clock = SystemClock;
@@ -100,11 +99,15 @@ pub fn run(config: Config) -> Result<Ending, RunError> {
     if let Some(folder) = socket.parent() {
         make_folder(folder, 0o755)?;
     }
-    let _lock = FolderLock::take(&storage)?;
 
-    let disk = RootedDisk::open(&storage).map_err(|source| RunError::Storage {
+    let unusable = |source| RunError::Storage {
         path: storage.clone(),
         source,
+    };
+    let disk = LinuxDisk::open(&storage).map_err(unusable)?;
+    disk.lock().map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => RunError::Taken(storage.clone()),
+        _ => unusable(error),
     })?;
     let options = store::Options {
         reserve_percent: u8::try_from(config.number("storage-reserve")).unwrap_or(u8::MAX),
@@ -137,7 +140,7 @@ pub fn run(config: Config) -> Result<Ending, RunError> {
 fn bring_up(
     config: &Arc<Config>,
     tokio: &tokio::runtime::Runtime,
-    opened: store::Opened<RootedDisk>,
+    opened: store::Opened<LinuxDisk>,
     run_dir: &Path,
     socket: PathBuf,
 ) -> Result<Ending, RunError> {
@@ -281,7 +284,7 @@ fn follow_user_meta(
     config: &Arc<Config>,
     handle: &Handle,
     events: Sender<Event>,
-) -> device::Registration {
+) -> device::shared::Registration {
     let config = Arc::clone(config);
     let follower = handle.clone();
     let last = Mutex::new((handle.view().user_meta.clone(), settings(&config)));

@@ -4,7 +4,6 @@ pub mod cgroup;
 pub mod clock;
 pub mod disk;
 pub mod gauges;
-pub mod lock;
 pub mod loop_device;
 pub mod mounts;
 pub mod process;
