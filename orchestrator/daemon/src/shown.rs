@@ -7,7 +7,7 @@ use api::messages::pantavisor::ConfigEntry;
 use device::Handle;
 use server::Settings;
 
-use crate::config::pantavisor::{Form, From, KEYS, Key};
+use crate::config::pantavisor::{Form, KEYS, Key, Shows};
 use crate::config::{Config, Value};
 
 /// Bytes of `/buildinfo` that are read.
@@ -34,19 +34,19 @@ impl ShownSettings {
 /// The value of one of Pantavisor's keys, and the layer that set it.
 fn shown(config: &Config, key: &Key) -> (Option<String>, &'static str) {
     match key.value {
-        From::Ours(name) => {
+        Shows::Ours(name) => {
             let origin = config.get(name);
             (Some(plain(&origin.value)), origin.source.pantavisor())
         }
-        From::InStorage(below) => {
+        Shows::InStorage(below) => {
             let path = config.path("storage").join(below);
             (
                 Some(path.display().to_string()),
                 config.get("storage").source.pantavisor(),
             )
         }
-        From::Fixed(text) => (Some(text.to_owned()), "default"),
-        From::Unset => (None, "default"),
+        Shows::Fixed(text) => (Some(text.to_owned()), "default"),
+        Shows::Unset => (None, "default"),
     }
 }
 

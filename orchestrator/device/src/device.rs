@@ -34,6 +34,8 @@ pub enum Event {
     Runtime(RuntimeEvent),
     /// Long work on the storage is done.
     Job(JobEvent),
+    /// Settings changed while the device runs; they count from the next decision on.
+    Settings(Settings),
     /// Time passed: at [`Device::next_wake`], or earlier. Also kicks the watchdog.
     Tick,
 }
@@ -127,6 +129,7 @@ impl<W: World> Device<W> {
             Event::Request(request, reply) => self.on_request(now, request, reply),
             Event::Runtime(event) => self.on_runtime(now, event),
             Event::Job(event) => self.on_job(now, event),
+            Event::Settings(settings) => self.on_settings(settings),
             Event::Tick => {}
         }
         self.settle(now);

@@ -18,6 +18,7 @@ use store::{RevisionError, explain};
 use crate::carry::objects_of;
 use crate::device::{Device, Stage};
 use crate::ports::{Ending, Job, Jobs as _, World};
+use crate::settings::Settings;
 
 impl<W: World> Device<W> {
     /// Reads the storage and begins to choose.
@@ -249,6 +250,15 @@ impl<W: World> Device<W> {
                     self.run_revision(now, &revision, false, true, retries);
                 }
             }
+        }
+    }
+
+    /// Settings that changed while the device runs.
+    pub(crate) fn on_settings(&mut self, settings: Settings) {
+        self.settings = settings;
+        let settings = self.update_settings();
+        if let Stage::Up(update) = &mut self.stage {
+            update.set_settings(settings);
         }
     }
 

@@ -83,6 +83,11 @@ impl Update {
         }
     }
 
+    /// Settings that changed meanwhile. A trial under way keeps the tries that it was given.
+    pub fn set_settings(&mut self, settings: Settings) {
+        self.settings = settings;
+    }
+
     /// After a boot that runs a trial, whose try was counted, with `base` to go back to.
     pub fn trying(
         settings: Settings,

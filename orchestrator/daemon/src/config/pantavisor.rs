@@ -6,7 +6,7 @@
 
 /// Where the value of a key comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum From {
+pub(crate) enum Shows {
     /// One of our settings.
     Ours(&'static str),
     /// A path below the storage.
@@ -40,11 +40,22 @@ pub(crate) struct Key {
     /// How `/config` writes it.
     pub(crate) form: Form,
     /// What it shows.
-    pub(crate) value: From,
+    pub(crate) value: Shows,
+}
+
+impl Key {
+    /// The setting of ours that it stands for.
+    pub(crate) fn ours(&self) -> Option<&'static str> {
+        if let Shows::Ours(name) = self.value {
+            Some(name)
+        } else {
+            None
+        }
+    }
 }
 
 use Form::{Flag, Number, Text, Word};
-use From::{Fixed, InStorage, Ours, Unset};
+use Shows::{Fixed, InStorage, Ours, Unset};
 
 /// The keys in Pantavisor's order.
 #[rustfmt::skip]

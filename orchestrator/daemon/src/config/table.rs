@@ -55,7 +55,7 @@ const fn setting(
 impl Setting {
     /// Pantavisor's key of the same meaning, accepted wherever the name is.
     pub fn pantavisor(&self) -> Option<&'static str> {
-        let same = |key: &&pantavisor::Key| key.value == pantavisor::From::Ours(self.name);
+        let same = |key: &&pantavisor::Key| key.value == pantavisor::Shows::Ours(self.name);
         pantavisor::KEYS.iter().find(same).map(|key| key.key)
     }
 
@@ -180,12 +180,14 @@ pub const SETTINGS: &[Setting] = &[
 /// The setting of this name: its own (hyphens or underscores, any case) or Pantavisor's.
 pub fn find(name: &str) -> Option<&'static Setting> {
     let plain = name.to_ascii_lowercase().replace('_', "-");
-    SETTINGS.iter().find(|setting| {
-        setting.name == plain
-            || setting
-                .pantavisor
-                .is_some_and(|key| key.eq_ignore_ascii_case(name))
-    })
+    let key = pantavisor::KEYS.iter().find(|key| {
+        let alias = |alias: &str| alias.eq_ignore_ascii_case(name);
+        key.key.eq_ignore_ascii_case(name) || key.alias.is_some_and(alias)
+    });
+    let stands_for = key.and_then(pantavisor::Key::ours);
+    SETTINGS
+        .iter()
+        .find(|setting| setting.name == plain || Some(setting.name) == stands_for)
 }
 
 /// The setting whose name is nearest to a mistyped one, when it is near.
