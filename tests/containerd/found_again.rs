@@ -118,6 +118,7 @@ fn the_device_is_rebuilt_without_containerds_store() {
             .all(|pid| !Path::new(&format!("/proc/{pid}")).exists()),
         "SIGINT stops containers"
     );
+    device.forget_boot_volumes();
     fs::remove_dir_all(device.run_dir()).expect("nothing is mounted below the run folder any more");
     for folder in ["containerd", "cache"] {
         let path = device.storage().join(folder);

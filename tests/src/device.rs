@@ -221,6 +221,13 @@ impl Device {
         }
     }
 
+    /// Unmounts the tmpfs of volumes with persistence boot, as a reboot does: it outlives the orchestrator on purpose.
+    pub fn forget_boot_volumes(&self) {
+        let boot = self.run_dir().join("boot");
+        // It is not mounted when no container was ever started.
+        rustix::mount::unmount(&boot, rustix::mount::UnmountFlags::empty()).ok();
+    }
+
     /// Process id of the private containerd.
     pub fn containerd_pid(&self) -> Option<u32> {
         let text = fs::read_to_string(self.run_dir().join("containerd/containerd.pid")).ok()?;
@@ -368,6 +375,7 @@ impl Drop for Device {
                 drop(child.wait());
             }
         }
+        self.forget_boot_volumes();
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let folder = self.folder.path().display().to_string();
         let left: Vec<&str> = mounts

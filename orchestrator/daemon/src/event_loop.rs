@@ -14,7 +14,7 @@ use crate::power::ProcessPower;
 const SLEEP_MAX: Duration = Duration::from_secs(5);
 
 /// Runs the device until it has ended.
-pub fn run<W: World>(
+pub(crate) fn run<W: World>(
     mut device: Device<W>,
     events: &Receiver<Event>,
     power: &ProcessPower,

@@ -8,13 +8,13 @@ use server::{Caller, Identify, Peer};
 
 /// Callers by control group: a group of one of our containers, or none of ours.
 #[derive(Debug, Clone)]
-pub struct ByControlGroup {
+pub(crate) struct ByControlGroup {
     callers: Callers,
 }
 
 impl ByControlGroup {
     /// With the containers that the run time knows.
-    pub fn new(callers: Callers) -> Self {
+    pub(crate) fn new(callers: Callers) -> Self {
         Self { callers }
     }
 }

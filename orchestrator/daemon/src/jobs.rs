@@ -10,7 +10,7 @@ use store::disk::Disk;
 
 /// Hands jobs to the worker.
 #[derive(Debug)]
-pub struct Worker {
+pub(crate) struct Worker {
     jobs: Sender<Job>,
 }
 
@@ -19,7 +19,7 @@ impl Worker {
     ///
     /// # Errors
     /// The system has no more threads.
-    pub fn start<D: Disk>(
+    pub(crate) fn start<D: Disk>(
         store: Store<D>,
         deliver: impl Fn(JobEvent) + Send + 'static,
     ) -> std::io::Result<Self> {

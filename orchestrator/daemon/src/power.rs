@@ -7,13 +7,13 @@ use device::ports::{Ending, Power};
 
 /// Under another init: the loop's thread ends, and `main` leaves with the code that says why.
 #[derive(Debug, Clone, Default)]
-pub struct ProcessPower {
+pub(crate) struct ProcessPower {
     ending: Arc<Mutex<Option<Ending>>>,
 }
 
 impl ProcessPower {
     /// How the loop has ended, if it has.
-    pub fn ended(&self) -> Option<Ending> {
+    pub(crate) fn ended(&self) -> Option<Ending> {
         *self.ending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -6,7 +6,7 @@ use model::RevisionId;
 /// The machine's boot loader is not ours. The marker alone says what runs; a revision that changes `bsp/` is refused nothing here, its
 /// kernel is simply not what boots.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct NoBootloader;
+pub(crate) struct NoBootloader;
 
 impl Bootloader for NoBootloader {
     fn booted(&self) -> Option<RevisionId> {
@@ -24,7 +24,7 @@ impl Bootloader for NoBootloader {
 
 /// The other init has the watchdog.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct NoWatchdog;
+pub(crate) struct NoWatchdog;
 
 impl Watchdog for NoWatchdog {
     fn kick(&mut self) {}

@@ -15,14 +15,14 @@ const BUILD_INFO_BYTES_MAX: u64 = 64 << 10;
 
 /// Shows the configuration with the user metadata of the moment laid over it.
 #[derive(Debug)]
-pub struct ShownSettings {
+pub(crate) struct ShownSettings {
     config: Arc<Config>,
     handle: Handle,
 }
 
 impl ShownSettings {
     /// Shows this configuration.
-    pub fn new(config: Arc<Config>, handle: Handle) -> Self {
+    pub(crate) fn new(config: Arc<Config>, handle: Handle) -> Self {
         Self { config, handle }
     }
 
@@ -82,7 +82,7 @@ fn legacy_form(key: &Key, value: Option<String>) -> serde_json::Value {
 }
 
 /// The configuration with the device's user metadata laid over it.
-pub fn with_user_meta(config: &Config, handle: &Handle) -> Config {
+pub(crate) fn with_user_meta(config: &Config, handle: &Handle) -> Config {
     let view = handle.view();
     config.with_user_meta(
         view.user_meta
