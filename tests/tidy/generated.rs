@@ -25,7 +25,7 @@ fn the_page_of_settings_is_fresh() {
             Kind::Word(words) => words.join(", "),
         };
         let pantavisor = setting
-            .pantavisor
+            .pantavisor()
             .map(|key| format!("`{key}`"))
             .unwrap_or_default();
         writeln!(

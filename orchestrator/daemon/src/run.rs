@@ -105,9 +105,12 @@ pub fn run(config: Config) -> Result<Ending, RunError> {
         source,
     };
     let disk = LinuxDisk::open(&storage).map_err(unusable)?;
-    disk.lock().map_err(|error| match error.kind() {
-        io::ErrorKind::WouldBlock => RunError::Taken(storage.clone()),
-        _ => unusable(error),
+    disk.lock().map_err(|error| {
+        if error.kind() == io::ErrorKind::WouldBlock {
+            RunError::Taken(storage.clone())
+        } else {
+            unusable(error)
+        }
     })?;
     let options = store::Options {
         reserve_percent: u8::try_from(config.number("storage-reserve")).unwrap_or(u8::MAX),

@@ -364,6 +364,7 @@ impl Disk for LinuxDisk {
             kind: kind_of(FileType::from_raw_mode(stat.st_mode)),
             len: u64::try_from(stat.st_size).unwrap_or(0),
             modified_ms: seconds.saturating_mul(1000) + nanoseconds / 1_000_000,
+            stamp: stamp(&stat),
         })
     }
 
@@ -446,4 +447,13 @@ fn kind_of(kind: FileType) -> EntryKind {
         | FileType::BlockDevice
         | FileType::Unknown => EntryKind::Other,
     }
+}
+
+/// Inode, size and times of change as one number.
+fn stamp(stat: &rustix::fs::Stat) -> u64 {
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+    let mut hasher = DefaultHasher::new();
+    (stat.st_ino, stat.st_size, stat.st_mtime, stat.st_mtime_nsec).hash(&mut hasher);
+    (stat.st_ctime, stat.st_ctime_nsec).hash(&mut hasher);
+    hasher.finish()
 }

@@ -911,6 +911,7 @@ impl Port for Disk {
             kind: kind(node),
             len,
             modified_ms,
+            stamp: (id as u64) << 40 ^ modified_ms << 8 ^ len,
         })
     }
 

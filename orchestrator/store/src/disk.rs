@@ -29,6 +29,9 @@ pub struct Metadata {
     pub len: u64,
     /// Wall clock time of the last change, milliseconds since 1970.
     pub modified_ms: u64,
+    /// Another number when the file was written to, replaced, renamed or given another mode since: the file system's own
+    /// record of changes. What was verified counts as verified as long as this stays.
+    pub stamp: u64,
 }
 
 /// One name in a folder.

@@ -15,7 +15,8 @@ const KNOWN_MAX: usize = 32_768;
 #[derive(Debug, Clone, Copy, Default)]
 struct Known {
     leased_until: Instant,
-    verified: bool,
+    /// The stamp that its file had when it was verified.
+    verified: Option<u64>,
     /// Its name was synced since it was verified.
     durable: bool,
 }
@@ -92,10 +93,11 @@ impl Table {
                 .is_some_and(|known| now < known.leased_until)
     }
 
-    pub(crate) fn set_verified(&mut self, object: ObjectId) {
+    /// The object was found whole when its file had this stamp.
+    pub(crate) fn set_verified(&mut self, object: ObjectId, stamp: u64) {
         if self.make_room(&object) {
             let known = self.known.entry(object).or_default();
-            known.verified = true;
+            known.verified = Some(stamp);
             known.durable = false;
         }
     }
@@ -103,7 +105,7 @@ impl Table {
     /// The name of a verified object has been synced.
     pub(crate) fn set_durable(&mut self, object: &ObjectId) {
         if let Some(known) = self.known.get_mut(object) {
-            known.durable = known.verified;
+            known.durable = known.verified.is_some();
         }
     }
 
@@ -111,14 +113,15 @@ impl Table {
         self.known.get(object).is_some_and(|known| known.durable)
     }
 
-    pub(crate) fn is_verified(&self, object: &ObjectId) -> bool {
-        self.known.get(object).is_some_and(|known| known.verified)
+    /// The stamp at which it was verified, if it was.
+    pub(crate) fn verified(&self, object: &ObjectId) -> Option<u64> {
+        self.known.get(object)?.verified
     }
 
     /// The object is gone, or not what it was.
     pub(crate) fn forget_verified(&mut self, object: &ObjectId) {
         if let Some(known) = self.known.get_mut(object) {
-            known.verified = false;
+            known.verified = None;
             known.durable = false;
         }
     }
@@ -130,7 +133,7 @@ impl Table {
         }
         let now = self.now;
         self.known
-            .retain(|_, known| known.verified || now < known.leased_until);
+            .retain(|_, known| known.verified.is_some() || now < known.leased_until);
         self.known.len() < KNOWN_MAX
     }
 
@@ -138,7 +141,7 @@ impl Table {
     pub(crate) fn prune(&mut self) {
         let now = self.now;
         self.known
-            .retain(|_, known| known.verified || now < known.leased_until);
+            .retain(|_, known| known.verified.is_some() || now < known.leased_until);
     }
 
     /// An upload begins, with `kept` bytes there already. It has the resumable part unless another one has it.

@@ -192,23 +192,35 @@ impl<D: Disk> Inner<D> {
         }
     }
 
+    /// Stamp of an object's file; `None` when it is not there.
+    pub(crate) fn object_stamp(&self, object: &ObjectId) -> Result<Option<u64>, Failed> {
+        let found = self.metadata_of(&layout::object(object))?;
+        Ok(found
+            .filter(|found| found.kind == EntryKind::File)
+            .map(|found| found.stamp))
+    }
+
     pub(crate) fn verify_object(&self, object: &ObjectId, again: bool) -> Result<Verdict, Failed> {
-        match self.object_len(object) {
-            Ok(Some(_)) if !again && lock(&self.objects).is_verified(object) => {
+        let stamp = match self.object_stamp(object) {
+            Ok(stamp @ Some(_)) if !again && lock(&self.objects).verified(object) == stamp => {
                 return Ok(Verdict::Good);
             }
             // From here on "verified" means: by somebody else meanwhile.
-            Ok(Some(_)) => lock(&self.objects).forget_verified(object),
+            Ok(Some(stamp)) => {
+                lock(&self.objects).forget_verified(object);
+                stamp
+            }
             Ok(None) => {
                 lock(&self.objects).forget_verified(object);
                 return Ok(Verdict::Missing);
             }
             Err(error) => return Ok(Verdict::Unreadable(crate::explain(&error))),
-        }
+        };
         match self.hash_file(&layout::object(object)) {
             Ok(None) => Ok(Verdict::Missing),
             Ok(Some(found)) if found == *object => {
-                lock(&self.objects).set_verified(*object);
+                // With the stamp from before: what was changed while it was read is read again next time.
+                lock(&self.objects).set_verified(*object, stamp);
                 Ok(Verdict::Good)
             }
             Ok(Some(_)) => self.quarantine(object),
@@ -243,7 +255,7 @@ impl<D: Disk> Inner<D> {
         }
         {
             let table = lock(&self.objects);
-            if table.is_verified(object) {
+            if table.verified(object).is_some() {
                 // An upload has put a good one there since we read the bad one.
                 return Ok(Verdict::Good);
             }

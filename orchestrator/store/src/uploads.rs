@@ -378,10 +378,13 @@ impl<D: Disk> Incoming<D> {
             let mut table = lock(&inner.objects);
             let until = table.tick(now) + inner.options.lease;
             table.lease(object, until);
-            let known_good = table.is_verified(&object) && inner.object_len(&object)?.is_some();
+            let there = inner.object_stamp(&object)?;
+            let known_good = there.is_some() && table.verified(&object) == there;
             if !known_good {
                 inner.rename(&self.path, &layout::object(&object))?;
-                table.set_verified(object);
+                if let Some(stamp) = inner.object_stamp(&object)? {
+                    table.set_verified(object, stamp);
+                }
                 self.at_drop = AtDrop::Nothing;
             }
         }

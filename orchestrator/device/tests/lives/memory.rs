@@ -239,6 +239,7 @@ impl Disk for MemoryDisk {
                 Node::Dir | Node::Link(_) => 0,
             },
             modified_ms: 0,
+            stamp: 0,
         })
     }
 
