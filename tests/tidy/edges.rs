@@ -38,7 +38,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
 const PURE: &[(&str, &[&str])] = &[
     (
         "model",
-        &["schemars", "serde", "serde_json", "sha2", "strsim", "thiserror"],
+        &[
+            "schemars",
+            "serde",
+            "serde_json",
+            "sha2",
+            "strsim",
+            "thiserror",
+        ],
     ),
     ("lifecycle", &["serde", "thiserror"]),
     ("api", &["schemars", "serde", "serde_json", "thiserror"]),

@@ -1,7 +1,7 @@
 //! Manifests to be wrong in one way: one good manifest, and what changes it.
 
-use model::manifest::{Problem, Rejected};
 use model::Manifest;
+use model::manifest::{Problem, Rejected};
 use serde_json::{Value, json};
 
 pub const HASH: &str = "5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef";
