@@ -251,3 +251,78 @@ fn read_one<D: Disk>(disk: &D, path: &str) -> One {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use model::marker::Trial;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn marker() -> Marker {
+        let mut marker = Marker {
+            sequence: 7,
+            committed: "0".parse().ok(),
+            previous: "locals/a%2Fb".parse().ok(),
+            trial: Some(Trial {
+                revision: "5".parse().unwrap(),
+                tries_left: 3,
+                by_reboot: true,
+            }),
+            generations_reserved: 1024,
+            ..Marker::default()
+        };
+        marker.remember_failed(ObjectId::of(b"x"), 2);
+        marker
+    }
+
+    #[test]
+    fn text_of_the_first_format() {
+        // Fixed for ever: devices in the field have it.
+        let text = String::from_utf8(render(&marker())).unwrap();
+        let body = concat!(
+            r#"{"sequence":7,"committed":"0","previous":"locals/a%2Fb","#,
+            r#""trial":{"revision":"5","tries_left":3,"by_reboot":true},"failed":[{"manifest":"#,
+            r#""2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881","failure":2}],"#,
+            r#""generations_reserved":1024}"#
+        );
+        let start = r#"{"version":1,"sha256":""#;
+        assert!(text.starts_with(start), "{text}");
+        assert!(text.ends_with(&format!("\"marker\":{body}}}\n")), "{text}");
+        assert_eq!(parse(text.as_bytes()), Ok(marker()));
+    }
+
+    #[test]
+    fn an_unknown_format_is_refused() {
+        let text = String::from_utf8(render(&marker())).unwrap();
+        let newer = text.replace("\"version\":1", "\"version\":2");
+        assert_eq!(parse(newer.as_bytes()), Err(BadMarker::Version(2)));
+    }
+
+    proptest! {
+        #[test]
+        fn anything_else_is_not_a_marker(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            prop_assert!(parse(&bytes).is_err());
+        }
+
+        #[test]
+        fn no_flipped_bit_goes_unnoticed(place in any::<proptest::sample::Index>(), bit in 0..8u8) {
+            let good = render(&marker());
+            let mut bytes = good.clone();
+            let place = place.index(bytes.len());
+            bytes[place] ^= 1 << bit;
+            // White space around the JSON is no damage.
+            prop_assert!(parse(&bytes).is_err() || place + 1 == bytes.len());
+        }
+
+        #[test]
+        fn no_torn_file_is_a_marker(kept in any::<proptest::sample::Index>(), fill in any::<u8>()) {
+            let good = render(&marker());
+            let kept = kept.index(good.len() - 1);
+            prop_assert!(parse(&good[..kept]).is_err());
+            let mut padded = good.clone();
+            padded[kept..].fill(fill);
+            prop_assert!(parse(&padded).is_err() || padded == good || kept + 1 == good.len());
+        }
+    }
+}
