@@ -106,6 +106,7 @@ pub(crate) async fn progress(context: &Context, args: ProgressArgs) -> Result<Ex
         return Err(Failure::new(Exit::Refused, what)
             .remedy(format!("run it: coxctl run {} --wait", args.revision)));
     }
+    let was_over = progress.status.is_final();
     // Nothing was asked for just now: what is final already is the result.
     let watch = Watch {
         revision: args.revision,
@@ -114,7 +115,11 @@ pub(crate) async fn progress(context: &Context, args: ProgressArgs) -> Result<Ex
     let judged = watch
         .wait(context, Duration::from_secs(args.wait.timeout))
         .await?;
-    context.show(&judged, |judged| sentence(context, judged))?;
+    // An old result was told by its progress; it may not be what runs now.
+    let told = was_over && judged.outcome == Outcome::Good && !context.json;
+    if !told {
+        context.show(&judged, |judged| sentence(context, judged))?;
+    }
     Ok(judged.exit())
 }
 
@@ -208,6 +213,10 @@ impl Watch {
         context.interrupted.replace(format!(
             "the device goes on; `coxctl progress {revision} --wait` waits again, `coxctl rollback` gives it up"
         ));
+        let was_done = self
+            .before
+            .as_ref()
+            .is_some_and(|before| before.status == State::Done);
         let start = Instant::now();
         let mut still_since = start;
         let mut moved = self.before.is_none();
@@ -234,7 +243,7 @@ impl Watch {
                     moved |= self.before.as_ref() != Some(&progress) || self.is_trial(&status);
                     let settled = moved || still_since.elapsed() >= STILL;
                     if let Some(outcome) =
-                        judge(&self.revision, &progress, &status).filter(|_| settled)
+                        judge(&self.revision, was_done, &progress, &status).filter(|_| settled)
                     {
                         return Ok(self.judged(context, outcome, progress).await);
                     }
@@ -318,8 +327,13 @@ fn same_place(one: &DeviceStatus, other: &DeviceStatus) -> bool {
             == other.trial.as_ref().map(|t| (&t.revision, &t.phase))
 }
 
-/// What became of the revision, when it is over.
-fn judge(revision: &RevisionId, progress: &Progress, status: &DeviceStatus) -> Option<Outcome> {
+/// What became of the revision, when it is over. `was_done`: its progress was DONE before it was asked for.
+fn judge(
+    revision: &RevisionId,
+    was_done: bool,
+    progress: &Progress,
+    status: &DeviceStatus,
+) -> Option<Outcome> {
     let is_trial = status
         .trial
         .as_ref()
@@ -334,8 +348,8 @@ fn judge(revision: &RevisionId, progress: &Progress, status: &DeviceStatus) -> O
         State::Error | State::WontGo if !is_trial => Some(Outcome::RolledBack),
         State::Error | State::WontGo => None,
         State::Updated => runs.then_some(Outcome::Good),
-        State::Done if is_trial => None,
-        State::Done if runs => (status.condition != Condition::Starting).then_some(Outcome::Good),
+        State::Done if is_trial || (runs && status.condition == Condition::Starting) => None,
+        State::Done if runs || !was_done => Some(Outcome::Good),
         // An older revision that ran well once keeps its DONE also when it fails now.
         State::Done => Some(Outcome::RolledBack),
     }
@@ -363,25 +377,56 @@ mod tests {
     #[test]
     fn every_end_is_told_from_every_way() {
         let cases = [
-            // progress of 5, running, committed, trial, outcome
-            (State::New, "0", "0", None, None),
-            (State::InProgress, "5", "0", Some("5"), None),
-            (State::Testing, "5", "0", Some("5"), None),
-            (State::Updated, "5", "0", Some("5"), Some(Outcome::Good)),
-            (State::Done, "5", "0", Some("5"), None),
-            (State::Done, "5", "5", None, Some(Outcome::Good)),
-            (State::Done, "0", "0", None, Some(Outcome::RolledBack)),
-            (State::Error, "5", "0", Some("5"), None),
-            (State::Error, "5", "0", None, None),
-            (State::Error, "0", "0", Some("5"), None),
-            (State::Error, "0", "0", None, Some(Outcome::RolledBack)),
-            (State::Error, "0", "0", Some("6"), Some(Outcome::RolledBack)),
-            (State::WontGo, "0", "0", None, Some(Outcome::RolledBack)),
+            // progress of 5, was DONE before, running, committed, trial, outcome
+            (State::New, false, "0", "0", None, None),
+            (State::InProgress, false, "5", "0", Some("5"), None),
+            (State::Testing, false, "5", "0", Some("5"), None),
+            (
+                State::Updated,
+                false,
+                "5",
+                "0",
+                Some("5"),
+                Some(Outcome::Good),
+            ),
+            (State::Done, false, "5", "0", Some("5"), None),
+            (State::Done, false, "5", "5", None, Some(Outcome::Good)),
+            (State::Done, false, "6", "6", None, Some(Outcome::Good)),
+            (State::Done, true, "0", "0", None, Some(Outcome::RolledBack)),
+            (State::Done, true, "5", "0", Some("5"), None),
+            (State::Done, true, "5", "5", None, Some(Outcome::Good)),
+            (State::Error, false, "5", "0", Some("5"), None),
+            (State::Error, false, "5", "0", None, None),
+            (State::Error, false, "0", "0", Some("5"), None),
+            (
+                State::Error,
+                false,
+                "0",
+                "0",
+                None,
+                Some(Outcome::RolledBack),
+            ),
+            (
+                State::Error,
+                false,
+                "0",
+                "0",
+                Some("6"),
+                Some(Outcome::RolledBack),
+            ),
+            (
+                State::WontGo,
+                false,
+                "0",
+                "0",
+                None,
+                Some(Outcome::RolledBack),
+            ),
         ];
-        for (state, running, committed, trial, expected) in cases {
+        for (state, was_done, running, committed, trial, expected) in cases {
             let progress = Progress::new(state, "", 0);
             let status = status(running, committed, trial);
-            let outcome = judge(&"5".parse().unwrap(), &progress, &status);
+            let outcome = judge(&"5".parse().unwrap(), was_done, &progress, &status);
             assert_eq!(outcome, expected, "{state} {running} {committed} {trial:?}");
         }
     }

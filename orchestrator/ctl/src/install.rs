@@ -401,3 +401,41 @@ impl Drop for Scratch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bars_can_be_drawn() {
+        let bar = ProgressBar::with_draw_target(Some(10), ProgressDrawTarget::hidden());
+        bar.set_style(style());
+        bar.set_position(5);
+        bar.finish();
+    }
+
+    #[test]
+    fn scratch_is_ours_and_goes_away() {
+        let place = tempfile::tempdir().expect("a temporary folder");
+        let mut scratch = Scratch {
+            places: vec![place.path().join("none"), place.path().into()],
+            made: None,
+        };
+        // Somebody was there before: that folder is not taken.
+        let taken = place
+            .path()
+            .join(format!(".coxctl-{}-0", std::process::id()));
+        std::fs::create_dir(&taken).expect("a folder");
+        let folder = scratch.folder().expect("the second place");
+        assert_ne!(folder, taken);
+        assert_eq!(scratch.folder().expect("the same again"), folder);
+        std::fs::write(folder.join("x"), "x").expect("a file");
+        drop(scratch);
+        assert!(!folder.exists() && taken.exists());
+        let mut nowhere = Scratch {
+            places: vec![place.path().join("none")],
+            made: None,
+        };
+        assert!(nowhere.folder().is_err());
+    }
+}

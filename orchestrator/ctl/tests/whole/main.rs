@@ -219,6 +219,11 @@ fn a_life_with_a_device() {
     run(&["run", "locals/two", "--wait"]).ok();
     assert_eq!(run(&["--json", "status"]).json()["committed"], "locals/two");
     run(&["run", "locals/two", "--wait"]).ok();
+    assert!(
+        run(&["progress", "locals/one", "--wait"])
+            .ok()
+            .starts_with("DONE")
+    );
 
     // Containers.
     run(&["stop", "web"]).ok();
@@ -386,4 +391,49 @@ fn nobody_there() {
     let pages = folder.path().join("man");
     coxctl(&socket, &["man", pages.to_str().unwrap()]).ok();
     assert!(pages.join("coxctl-meta-user-set.1").exists());
+}
+
+#[test]
+fn an_interrupted_command_says_what_goes_on() {
+    let device = TestDevice::new();
+    let socket = device.socket();
+    let work = device.folder.path().join("work");
+    let one = folder(&work, "one", &[("web", b"1")]);
+    coxctl(
+        &socket,
+        &[
+            "install",
+            one.to_str().unwrap(),
+            "--name",
+            "locals/one",
+            "--run",
+            "--wait",
+        ],
+    )
+    .ok();
+    // Nothing writes to this log: the command waits until it is interrupted.
+    device.log("locals/one", "web", b"line\n");
+    let mut child = command(&socket, &["logs", "web", "-f"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = [0; 5];
+    child
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut line)
+        .unwrap();
+    let status = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    assert_eq!(
+        String::from_utf8(output.stderr).unwrap(),
+        "coxctl: interrupted\n"
+    );
 }
