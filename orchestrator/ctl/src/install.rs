@@ -147,9 +147,10 @@ fn summary(installed: &Installed) -> String {
         _ => format!("{uploaded} uploaded ({})", units::bytes(bytes)),
     };
     format!(
-        "installed {} (manifest {}): {needed} objects, {sent}\n",
+        "installed {} (manifest {}): {}, {sent}\n",
         installed.revision,
-        installed.manifest.short()
+        installed.manifest.short(),
+        units::count(needed, "object")
     )
 }
 

@@ -180,11 +180,10 @@ pub(crate) fn containers(containers: &[ContainerStatus], look: &Look) -> String 
     ]);
     for container in containers {
         let mut reasons = Vec::new();
-        if container.user_stopped {
-            reasons.push("stopped by a person".to_owned());
-        }
         if !container.reason.is_empty() {
             reasons.push(container.reason.clone());
+        } else if container.user_stopped {
+            reasons.push("stopped by a person".to_owned());
         }
         if let Some(problem) = &container.health_problem {
             reasons.push(format!("health: {problem}"));
@@ -302,9 +301,9 @@ pub(crate) fn objects(objects: &[Object], look: &Look) -> String {
         return "no objects\n".to_owned();
     }
     format!(
-        "{}\n{} objects, {}\n",
+        "{}\n{}, {}\n",
         table.render(look),
-        objects.len(),
+        units::count(objects.len(), "object"),
         units::bytes(total)
     )
 }
@@ -374,8 +373,8 @@ pub(crate) fn event(event: &Event, look: &Look) -> String {
 
 /// `coxctl why`.
 pub(crate) fn why(why: &Why, look: &Look) -> String {
-    let subject = look.paint(Tone::Strong, &clean(&why.subject));
-    let mut lines = format!("{subject}: {}\n", clean(&why.summary));
+    // The summary is a sentence that names its subject.
+    let mut lines = format!("{}\n", look.paint(Tone::Strong, &clean(&why.summary)));
     let mut part = |title: &str, items: &[String]| {
         if items.is_empty() {
             return;
@@ -699,27 +698,27 @@ pub(crate) mod tests {
     #[test]
     fn explanations() {
         let answer: Why = parsed(
-            r#"{"subject":"locals/three","summary":"it was rolled back","because":["container web ended",
+            r#"{"subject":"locals/three","summary":"locals/three was rolled back","because":["container web ended",
                 "exit code 3"],"remedy":["correct it"],"failure":7,"log":["panic \u001b[31m"]}"#,
         );
         check(
             Some(80),
             |look| why(&answer, look),
             expect![[r#"
-            locals/three: it was rolled back
+                locals/three was rolled back
 
-            Because
-              container web ended
-              exit code 3
+                Because
+                  container web ended
+                  exit code 3
 
-            Last lines of its log
-              panic \u{1b}[31m
+                Last lines of its log
+                  panic \u{1b}[31m
 
-            What to do
-              correct it
+                What to do
+                  correct it
 
-            The whole record: coxctl failures 7
-        "#]],
+                The whole record: coxctl failures 7
+            "#]],
         );
         let record: Failure = parsed(
             r#"{"version":1,"id":7,"revision":"locals/three","manifest":null,"rolled_back_to":"locals/two",

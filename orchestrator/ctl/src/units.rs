@@ -35,6 +35,12 @@ pub(crate) fn seconds(seconds: u64) -> String {
     }
 }
 
+/// `1 object`, `2 objects`.
+pub(crate) fn count(number: usize, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

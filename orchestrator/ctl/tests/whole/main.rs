@@ -227,10 +227,10 @@ fn a_life_with_a_device() {
 
     // Containers.
     run(&["stop", "web"]).ok();
-    assert!(run(&["ps"]).ok().contains("stopped by a person"));
+    assert!(run(&["ps"]).ok().contains("STOPP"));
     run(&["start", "web"]).ok();
     run(&["restart", "none"]).fails(3, "none");
-    assert!(run(&["why", "web"]).ok().starts_with("web: "));
+    assert!(run(&["why", "web"]).ok().starts_with("web "));
     run(&["why", "none"]).fails(3, "none");
     assert!(!run(&["why"]).ok().is_empty());
 
