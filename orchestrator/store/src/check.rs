@@ -7,10 +7,11 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use model::failure::BadObject;
-use model::{Manifest, Marker, ObjectId, RevisionId, limits};
+use model::{Manifest, Marker, ObjectId, Progress, RevisionId, State, limits};
 
 use crate::disk::{Disk, EntryKind};
 use crate::objects::{Hasher, Verdict, read_through};
+use crate::revisions::PROGRESS_BYTES_MAX;
 use crate::{Failed, Store, absent, explain, failed, layout, marker};
 
 impl<D: Disk> Store<D> {
@@ -48,10 +49,12 @@ pub enum Role {
     Committed,
     /// It was committed before that.
     Previous,
+    /// It was committed once; the newest of these comes first.
+    Done,
     /// It is revision 0.
     Factory,
-    /// It was committed once.
-    Done,
+    /// It held its goals once, in Pantavisor's exact way, and was never committed.
+    Updated,
     /// It is only kept.
     Kept,
 }
@@ -123,13 +126,18 @@ pub fn judge<D: Disk>(disk: &D) -> Result<Judgement, Failed> {
     let mut revisions = Vec::new();
     for revision in revisions_on(disk)? {
         let role = role_of(disk, &revision, marker.as_ref());
-        revisions.push(judge_revision(disk, revision, role, &mut objects));
+        let folder = disk.metadata(&layout::revision(&revision));
+        let changed_ms = folder.map_or(0, |folder| folder.modified_ms);
+        revisions.push((
+            changed_ms,
+            judge_revision(disk, revision, role, &mut objects),
+        ));
     }
-    // Among those of one role the highest number is the newest.
-    revisions.sort_by(|a, b| {
-        let by_role = a.role.cmp(&b.role);
-        by_role.then_with(|| number(&b.revision).cmp(&number(&a.revision)))
+    // As a start chooses: among those of one role the newest comes first.
+    revisions.sort_by(|(a_ms, a), (b_ms, b)| {
+        (a.role, b_ms, &b.revision).cmp(&(b.role, a_ms, &a.revision))
     });
+    let revisions: Vec<_> = revisions.into_iter().map(|(_, judged)| judged).collect();
     if let Some(marker) = &marker {
         for named in marker.revisions() {
             if !revisions.iter().any(|one| one.revision == *named) {
@@ -166,17 +174,20 @@ fn role_of<D: Disk>(disk: &D, revision: &RevisionId, marker: Option<&Marker>) ->
             return Role::Previous;
         }
     }
-    if revision.is_factory() {
-        Role::Factory
-    } else if disk.metadata(&layout::done(revision)).is_ok() {
+    let progress = disk
+        .read(&layout::progress(revision), PROGRESS_BYTES_MAX)
+        .ok();
+    let progress = progress.and_then(|bytes| serde_json::from_slice::<Progress>(&bytes).ok());
+    let status = progress.map(|progress| progress.status);
+    if status == Some(State::Done) || disk.metadata(&layout::done(revision)).is_ok() {
         Role::Done
+    } else if revision.is_factory() {
+        Role::Factory
+    } else if status == Some(State::Updated) {
+        Role::Updated
     } else {
         Role::Kept
     }
-}
-
-fn number(revision: &RevisionId) -> Option<u64> {
-    revision.as_str().parse().ok()
 }
 
 fn remark_on(one: &RevisionJudgement) -> String {

@@ -16,7 +16,7 @@ use crate::disk::{Disk, EntryKind};
 use crate::{Failed, Inner, Store, absent, failed, layout, lock};
 
 /// Bytes of a progress file that is read back.
-const PROGRESS_BYTES_MAX: usize = 64 << 10;
+pub(crate) const PROGRESS_BYTES_MAX: usize = 64 << 10;
 
 /// Why a revision could not be read or changed.
 #[derive(Debug, thiserror::Error)]
