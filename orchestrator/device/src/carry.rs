@@ -104,10 +104,12 @@ impl<W: World> Device<W> {
         match self.manifest(&revision) {
             Ok(manifest) => {
                 let objects = objects_of(&manifest);
+                self.verifications += 1;
+                // Read again: what was good when it was uploaded may have been damaged on the disk since.
                 self.ports.jobs.submit(Job::Verify {
                     revision,
                     objects,
-                    again: false,
+                    again: true,
                 });
             }
             Err(error) => {

@@ -53,6 +53,13 @@ pub struct Device<W: World> {
     pub(crate) booted: Option<RevisionId>,
     pub(crate) owed: VecDeque<Owed>,
     pub(crate) owed_retry: Option<Instant>,
+    /// A trial or an accepted request could not be taken up, because the storage took no writes: the start is gone through again
+    /// at this time.
+    pub(crate) start_again: Option<Instant>,
+    /// What waits for that.
+    pub(crate) waiting: Option<RevisionId>,
+    /// Verifications under way; only the answer to the last one asked for counts, as an earlier one may be of other objects.
+    pub(crate) verifications: u32,
     /// Generations below this one are reserved durably.
     pub(crate) generations_reserved: u64,
     /// Who asked for what is being handled.
@@ -103,6 +110,9 @@ impl<W: World> Device<W> {
             manifests: BTreeMap::new(),
             owed: VecDeque::new(),
             owed_retry: None,
+            start_again: None,
+            waiting: None,
+            verifications: 0,
             generations_reserved: 0,
             asker: None,
             deferred: None,
@@ -145,7 +155,7 @@ impl<W: World> Device<W> {
             Stage::Ended(_) => return None,
         };
         let containers = self.containers.next_wake(now);
-        [update, containers, self.owed_retry]
+        [update, containers, self.owed_retry, self.start_again]
             .into_iter()
             .flatten()
             .min()
@@ -162,6 +172,7 @@ impl<W: World> Device<W> {
     /// Lets containers and life cycle react to each other until nothing changes.
     fn settle(&mut self, now: Instant) {
         self.pay_when_due(now);
+        self.start_again_when_due(now);
         for _ in 0..STEPS_MAX {
             self.submit_commands(now);
             let Stage::Up(update) = &mut self.stage else {
@@ -226,7 +237,12 @@ impl<W: World> Device<W> {
 
     fn on_job(&mut self, now: Instant, event: JobEvent) {
         match event {
-            JobEvent::Verified { revision, bad } => self.on_verified(now, revision, bad),
+            JobEvent::Verified { revision, bad } => {
+                self.verifications = self.verifications.saturating_sub(1);
+                if self.verifications == 0 {
+                    self.on_verified(now, revision, bad);
+                }
+            }
             JobEvent::Collected { result } => self.on_collected(result),
         }
     }

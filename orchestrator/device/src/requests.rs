@@ -149,6 +149,9 @@ impl<W: World> Device<W> {
         commit: bool,
         again: bool,
     ) -> Option<Result<(), Refusal>> {
+        if let Some(trial) = self.waiting.clone() {
+            return Some(Err(Refusal::UpdateInProgress { trial }));
+        }
         match self.store.has_revision(revision) {
             Ok(true) => {
                 self.run_revision(now, revision, commit, again, 0);

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lifecycle::boot::{self, Boot, Decision, Facts, Known, Pending, Start, Verdict};
 use lifecycle::containers::{Containers, Mode, Target};
@@ -19,6 +20,9 @@ use crate::carry::objects_of;
 use crate::device::{Device, Stage};
 use crate::ports::{Ending, Job, Jobs as _, World};
 use crate::settings::Settings;
+
+/// What could not be taken up at the start is tried again after this.
+const AGAIN: Duration = Duration::from_secs(5);
 
 impl<W: World> Device<W> {
     /// Reads the storage and begins to choose.
@@ -100,6 +104,7 @@ impl<W: World> Device<W> {
                 Decision::Verify(revision) => match self.manifest(&revision) {
                     Ok(manifest) => {
                         let objects = objects_of(&manifest);
+                        self.verifications += 1;
                         self.ports.jobs.submit(Job::Verify {
                             revision,
                             objects,
@@ -238,16 +243,30 @@ impl<W: World> Device<W> {
             return;
         };
         if facts.cannot_count.is_some() {
+            let trial = update.marker().trial.as_ref();
+            self.waiting = trial.map(|trial| trial.revision.clone());
+            self.start_again = Some(now + AGAIN);
             return;
         }
         let marker = update.marker().clone();
         for pending in boot::pending(&facts.revisions, &marker, self.settings.tries) {
             match pending {
                 Pending::Close { revision, progress } => {
+                    if progress.status == model::State::Error {
+                        self.owe_unexpected_rollback(now, facts, &revision, &progress);
+                    }
                     self.owe(now, Write::Progress(revision, progress));
                 }
                 Pending::Resume { revision, retries } => {
                     self.run_revision(now, &revision, false, true, retries);
+                    let taken_up = match &self.stage {
+                        Stage::Up(update) => update.installing().is_some(),
+                        Stage::New | Stage::Booting(_) | Stage::Ended(_) => true,
+                    };
+                    if !taken_up {
+                        self.waiting = Some(revision);
+                        self.start_again = Some(now + AGAIN);
+                    }
                 }
             }
         }
@@ -259,6 +278,53 @@ impl<W: World> Device<W> {
         let settings = self.update_settings();
         if let Stage::Up(update) = &mut self.stage {
             update.set_settings(settings);
+        }
+    }
+
+    /// The trial ended without a trace of how: the record says at least that.
+    fn owe_unexpected_rollback(
+        &mut self,
+        now: Instant,
+        facts: &Facts,
+        revision: &RevisionId,
+        progress: &Progress,
+    ) {
+        let Stage::Up(update) = &self.stage else {
+            return;
+        };
+        let known = facts.revisions.iter().find(|it| it.revision == *revision);
+        let failing = update::Failing {
+            id: facts.next_failure,
+            revision: revision.clone(),
+            manifest: known.and_then(|known| known.digest),
+            rolled_back_to: update.running().map(|running| running.revision.clone()),
+            container: None,
+            cause: model::failure::Cause::UnexpectedRollback,
+            message: model::progress::message::UNEXPECTED_ROLLBACK,
+            tries: progress.retries + 1,
+        };
+        self.owe(now, Write::Failure(Box::new(failing)));
+    }
+
+    /// Goes through the start again, once the storage takes writes: what runs is found and goes on running, as after a restart of
+    /// the orchestrator.
+    pub(crate) fn start_again_when_due(&mut self, now: Instant) {
+        if self.start_again.is_none_or(|at| now < at) {
+            return;
+        }
+        self.start_again = Some(now + AGAIN);
+        let Stage::Up(update) = &self.stage else {
+            return;
+        };
+        if *update.phase() != update::Phase::Settled || !self.owed.is_empty() {
+            return;
+        }
+        let marker = update.marker().clone();
+        if self.write(&Write::Marker(marker)).is_ok() {
+            self.start_again = None;
+            self.waiting = None;
+            self.stage = Stage::New;
+            self.start(now);
         }
     }
 

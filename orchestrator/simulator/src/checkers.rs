@@ -13,7 +13,7 @@ use device::handle::{Answer, Refusal, Request};
 use device::ports::RuntimeEvent;
 use model::{ContainerName, ObjectId, RevisionId};
 
-use crate::machine::{Seen, TrueTime};
+use crate::machine::{Markers, Seen, TrueTime};
 use crate::software::Revision;
 use records::{MarkerRecord, ProgressRecord};
 
@@ -46,6 +46,8 @@ pub struct Known {
     pub damaged: BTreeSet<ObjectId>,
     /// Tries of a trial.
     pub tries: u32,
+    /// What was applied in place is committed only after the next start, which has all tries again.
+    pub exact_commit: bool,
     /// How long a trial must hold its goals.
     pub commit_delay: Duration,
     /// How long an upload keeps its object.
@@ -63,6 +65,8 @@ pub struct Facts<'a> {
     pub now: TrueTime,
     /// Number of this start of the orchestrator.
     pub start: u32,
+    /// Whether the loop is about to end the boot.
+    pub shutting_down: bool,
     /// The marker on it, as `records` reads it.
     pub marker: Option<&'a MarkerRecord>,
     /// Progress of every revision that was ever put.
@@ -180,7 +184,7 @@ pub struct Rest {
 /// All checkers, and the records they share.
 pub struct Checkers {
     all: Vec<Box<dyn Checker>>,
-    marker_bytes: [Option<Arc<[u8]>>; 2],
+    marker_bytes: Markers,
     marker: Option<MarkerRecord>,
     progress: BTreeMap<RevisionId, ProgressRecord>,
     violations: Vec<Violation>,
@@ -226,6 +230,8 @@ pub struct Moment<'a> {
     pub now: TrueTime,
     /// Number of this start of the orchestrator.
     pub start: u32,
+    /// Whether the loop is about to end the boot.
+    pub shutting_down: bool,
     /// What is known of the life.
     pub known: &'a Known,
 }
@@ -255,6 +261,30 @@ impl Checkers {
         &self.progress
     }
 
+    /// The durable records in one line, for the log.
+    pub fn in_short(&self) -> String {
+        let mut text = String::from("disk:");
+        if let Some(marker) = &self.marker {
+            let name = |revision: &Option<RevisionId>| {
+                revision
+                    .as_ref()
+                    .map_or("-".to_owned(), ToString::to_string)
+            };
+            text += &format!(
+                " marker {} committed {} previous {} trial {} ({} left);",
+                marker.sequence,
+                name(&marker.committed),
+                name(&marker.previous),
+                name(&marker.trial),
+                marker.tries_left
+            );
+        }
+        for (revision, progress) in &self.progress {
+            text += &format!(" {revision} {}", progress.status);
+        }
+        text
+    }
+
     fn each(
         &mut self,
         moment: Moment<'_>,
@@ -264,6 +294,7 @@ impl Checkers {
             image: moment.image,
             now: moment.now,
             start: moment.start,
+            shutting_down: moment.shutting_down,
             marker: self.marker.as_ref(),
             progress: &self.progress,
             known: moment.known,
@@ -326,6 +357,9 @@ impl Checkers {
 
     /// The run time did something, or was asked to.
     pub fn seen(&mut self, moment: Moment<'_>, seen: &Seen) {
+        if let Seen::StartAsked { markers, .. } | Seen::StopAsked { markers, .. } = seen {
+            self.look_at_marker(markers.clone());
+        }
         self.each(moment, |checker, facts| checker.seen(facts, seen));
     }
 
@@ -348,13 +382,16 @@ impl Checkers {
     }
 
     fn look_at_disk(&mut self, image: &dyn Image) {
-        let bytes = records::MARKERS.map(|path| image.file(path));
+        self.look_at_marker(records::MARKERS.map(|path| image.file(path)));
+        for (revision, record) in &mut self.progress {
+            record.update(image.file(&format!("trails/{revision}/.pv/progress")));
+        }
+    }
+
+    fn look_at_marker(&mut self, bytes: Markers) {
         if !same(&bytes, &self.marker_bytes) {
             self.marker = records::marker(&bytes);
             self.marker_bytes = bytes;
-        }
-        for (revision, record) in &mut self.progress {
-            record.update(image.file(&format!("trails/{revision}/.pv/progress")));
         }
     }
 
@@ -364,7 +401,7 @@ impl Checkers {
     }
 }
 
-fn same(one: &[Option<Arc<[u8]>>; 2], other: &[Option<Arc<[u8]>>; 2]) -> bool {
+fn same(one: &Markers, other: &Markers) -> bool {
     one.iter().zip(other).all(|pair| match pair {
         (Some(one), Some(other)) => Arc::ptr_eq(one, other),
         (None, None) => true,

@@ -66,6 +66,7 @@ struct Folder {
     live: BTreeMap<Arc<str>, Id>,
     durable: BTreeMap<Arc<str>, Id>,
     pending: Vec<Change>,
+    modified_ms: u64,
 }
 
 /// A change of names that is not durable yet.
@@ -85,6 +86,7 @@ pub struct Contents {
     nodes: Vec<Node>,
     operation: u64,
     capacity: u64,
+    time_ms: u64,
 }
 
 impl Default for Contents {
@@ -93,6 +95,7 @@ impl Default for Contents {
             nodes: vec![Node::Folder(Folder::default())],
             operation: 0,
             capacity: 64 << 20,
+            time_ms: 0,
         }
     }
 }
@@ -129,7 +132,6 @@ struct Inner {
     total: u64,
     cut: bool,
     full: bool,
-    time_ms: u64,
     /// Grows whenever something durable changes.
     generation: u64,
 }
@@ -215,7 +217,7 @@ impl Disk {
 
     /// Files written from now on were changed at this time.
     pub fn set_time(&self, time_ms: u64) {
-        self.lock().time_ms = time_ms;
+        self.lock().contents.time_ms = time_ms;
     }
 
     /// Grows whenever something durable changes.
@@ -228,8 +230,28 @@ impl Disk {
         let mut inner = self.lock();
         inner.contents.crash(spread, choose);
         inner.cut = false;
-        inner.plan = Plan::default();
         inner.generation += 1;
+    }
+
+    /// The program that used it was killed; what it wrote is in the machine's memory and stays.
+    pub fn revive(&self) {
+        self.lock().cut = false;
+    }
+
+    /// Makes everything durable, as a kernel does by itself after half a minute.
+    pub fn write_back(&self) {
+        let mut inner = self.lock();
+        inner.generation += 1;
+        for node in &mut inner.contents.nodes {
+            match node {
+                Node::File(file) => file.durable = Arc::clone(file.settle()),
+                Node::Folder(folder) => {
+                    folder.pending.clear();
+                    folder.durable = folder.live.clone();
+                }
+                Node::Link(_) => {}
+            }
+        }
     }
 
     /// Changes the durable content of a file behind everybody's back; `None` removes it. Whether there was such a file.
@@ -274,6 +296,7 @@ impl Disk {
         inner.count += 1;
         inner.total += 1;
         if inner.plan.cut_at == Some(number) {
+            inner.plan.cut_at = None;
             inner.cut = true;
         }
         if inner.cut {
@@ -351,10 +374,11 @@ impl Contents {
     }
 
     fn change(&mut self, folder: Id, name: &str, to: Option<Id>, is_old_name: bool) {
-        let operation = self.operation;
+        let (operation, modified_ms) = (self.operation, self.time_ms);
         let Node::Folder(folder) = &mut self.nodes[folder] else {
             unreachable!("callers found a folder");
         };
+        folder.modified_ms = modified_ms;
         let name: Arc<str> = name.into();
         match to {
             Some(id) => folder.live.insert(Arc::clone(&name), id),
@@ -636,7 +660,7 @@ impl WriteFile for Writing {
         if inner.full || left < bytes.len() as u64 {
             return Err(error(io::ErrorKind::StorageFull));
         }
-        let time = inner.time_ms;
+        let time = inner.contents.time_ms;
         let file = inner.contents.file_mut(self.id)?;
         file.tail.extend_from_slice(bytes);
         file.modified_ms = time;
@@ -689,7 +713,7 @@ impl Port for Disk {
         if inner.full {
             return Err(error(io::ErrorKind::StorageFull));
         }
-        let time = inner.time_ms;
+        let time = inner.contents.time_ms;
         let contents = &mut inner.contents;
         let (folder, name) = contents.place(path)?;
         let id = match contents.folder(folder)?.live.get(name).copied() {
@@ -905,7 +929,8 @@ impl Port for Disk {
         let node = &inner.contents.nodes[id];
         let (len, modified_ms) = match node {
             Node::File(file) => ((file.live.len() + file.tail.len()) as u64, file.modified_ms),
-            Node::Folder(_) | Node::Link(_) => (0, 0),
+            Node::Folder(folder) => (0, folder.modified_ms),
+            Node::Link(_) => (0, 0),
         };
         Ok(Metadata {
             kind: kind(node),

@@ -5,12 +5,18 @@
 
 #![forbid(unsafe_code)]
 
+pub mod acts;
+pub mod catalogue;
 pub mod checkers;
 pub mod choices;
 pub mod clock;
 pub mod disk;
+pub mod jobs;
+pub mod lives;
 pub mod machine;
 pub mod power;
 pub mod runtime;
+pub mod scenarios;
 pub mod script;
 pub mod software;
+pub mod world;

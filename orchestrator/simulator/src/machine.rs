@@ -7,9 +7,13 @@ use std::cell::{Cell, RefCell};
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use device::ports::{Ending, Exit, Instance, RuntimeEvent};
 use model::{ContainerName, RevisionId};
+
+/// The bytes of both copies of the marker.
+pub type Markers = [Option<Arc<[u8]>>; 2];
 
 /// Milliseconds since the start of a life.
 pub type TrueTime = u64;
@@ -38,9 +42,16 @@ pub enum Seen {
         instance: Instance,
         /// For which revision.
         revision: RevisionId,
+        /// Both copies of the marker as they were durable at that moment.
+        markers: Markers,
     },
     /// The loop asked for a stop.
-    StopAsked(Instance),
+    StopAsked {
+        /// Which.
+        instance: Instance,
+        /// Both copies of the marker as they were durable at that moment.
+        markers: Markers,
+    },
     /// A first process runs.
     Ran {
         /// Which.
@@ -212,7 +223,8 @@ impl Machine {
     pub fn note(&self, line: impl FnOnce() -> String) {
         if let Some(log) = self.log.borrow_mut().as_mut() {
             let now = self.now();
-            log.push(format!("{:>9}.{:03} {}", now / 1000, now % 1000, line()));
+            let line = line();
+            log.push(format!("{:>9}.{:03} {}", now / 1000, now % 1000, line));
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! The boot loader keeps two variables that survive a power cut, each written as a whole, as U-Boot's redundant environment does.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use device::ports::{
@@ -40,7 +40,7 @@ pub struct Bootloader {
     variables: Rc<RefCell<Variables>>,
     booted: Option<RevisionId>,
     present: bool,
-    broken: bool,
+    broken: Rc<Cell<bool>>,
 }
 
 impl Bootloader {
@@ -59,9 +59,15 @@ impl Bootloader {
         self.booted = armed.or_else(|| variables.committed.clone());
     }
 
+    /// The factory set it to this revision.
+    pub fn is_set_to(&mut self, revision: &RevisionId) {
+        self.variables.borrow_mut().committed = Some(revision.clone());
+        self.booted = Some(revision.clone());
+    }
+
     /// Writes fail from now on, or work again.
     pub fn set_broken(&mut self, broken: bool) {
-        self.broken = broken;
+        self.broken.set(broken);
     }
 
     /// What survives.
@@ -70,7 +76,7 @@ impl Bootloader {
     }
 
     fn check(&self) -> Result<(), String> {
-        if self.broken {
+        if self.broken.get() {
             return Err("the boot loader's environment cannot be written: it is worn out".into());
         }
         Ok(())

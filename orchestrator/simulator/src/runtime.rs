@@ -17,7 +17,7 @@ use device::ports::{
 use model::container::Container;
 use model::{ContainerName, ObjectId, RevisionId};
 
-use crate::machine::{Happening, Machine, Seen, TrueTime};
+use crate::machine::{Happening, Machine, Markers, Seen, TrueTime};
 use crate::script::Script;
 
 /// From an event until the loop is told.
@@ -25,8 +25,13 @@ const TELL_MS: u64 = 2;
 /// A list or a probe takes so long.
 const ANSWER_MS: u64 = 5;
 
+/// A container sends its READY signal again after this, until it is answered with success.
+const SIGNAL_AGAIN_MS: u64 = 1000;
+
 /// Says what is wrong with the objects of a container on the disk as it is now.
 pub type Inspect = Rc<dyn Fn(&Container) -> Option<String>>;
+/// Reads both copies of the marker as they are durable.
+pub type ReadMarkers = Rc<dyn Fn() -> Markers>;
 /// Chooses one of so many.
 pub type Choose = Rc<dyn Fn(usize) -> usize>;
 
@@ -67,6 +72,7 @@ pub struct Runtime {
     machine: Rc<Machine>,
     containers: Rc<RefCell<Containers>>,
     inspect: Inspect,
+    read_markers: ReadMarkers,
     choose: Choose,
     lies: Rc<Cell<bool>>,
     signals: Rc<RefCell<Vec<ContainerName>>>,
@@ -74,7 +80,12 @@ pub struct Runtime {
 
 impl Runtime {
     /// A run time without containers.
-    pub fn new(machine: Rc<Machine>, inspect: Inspect, choose: Choose) -> Self {
+    pub fn new(
+        machine: Rc<Machine>,
+        inspect: Inspect,
+        read_markers: ReadMarkers,
+        choose: Choose,
+    ) -> Self {
         Self {
             machine,
             containers: Rc::new(RefCell::new(Containers {
@@ -82,6 +93,7 @@ impl Runtime {
                 ..Containers::default()
             })),
             inspect,
+            read_markers,
             choose,
             lies: Rc::default(),
             signals: Rc::default(),
@@ -124,7 +136,13 @@ impl Runtime {
         self.signals.borrow_mut().clear();
     }
 
-    /// Everything that runs ends, told to nobody: a stop of the machine that the loop asked for.
+    /// Whether no command waits or is being carried out.
+    pub(crate) fn is_idle(&self) -> bool {
+        let containers = self.containers.borrow();
+        containers.waiting.is_empty() && containers.queues.values().all(VecDeque::is_empty)
+    }
+
+    /// What really runs.
     pub(crate) fn running(&self) -> Vec<Instance> {
         let containers = self.containers.borrow();
         let running = containers.processes.values();
@@ -137,6 +155,13 @@ impl Runtime {
     /// Containers that sent a READY signal since the last call.
     pub(crate) fn take_signals(&self) -> Vec<ContainerName> {
         std::mem::take(&mut self.signals.borrow_mut())
+    }
+
+    /// A READY signal was answered with success: it is not sent again.
+    pub(crate) fn signal_taken(&self, name: &ContainerName) {
+        if let Some(process) = self.containers.borrow_mut().processes.get_mut(name) {
+            process.signalled = true;
+        }
     }
 
     /// The run time goes away or comes back.
@@ -203,10 +228,11 @@ impl Runtime {
             return;
         }
         if process.script.ready.is_some_and(|at| uptime >= at) && !process.signalled {
-            process.signalled = true;
             self.signals
                 .borrow_mut()
                 .push(process.instance.container.clone());
+            self.machine
+                .after(SIGNAL_AGAIN_MS, Happening::Process(number));
         }
         if let Some((at, code)) = process.script.exit
             && uptime >= at
@@ -528,12 +554,16 @@ impl Port for Runtime {
                 self.machine.saw(Seen::StartAsked {
                     instance: spec.instance.clone(),
                     revision: spec.revision.clone(),
+                    markers: (self.read_markers)(),
                 });
             }
             RuntimeCommand::Stop { instance, .. } => {
                 self.machine
                     .note(|| format!("loop asks to stop {}", shown(instance)));
-                self.machine.saw(Seen::StopAsked(instance.clone()));
+                self.machine.saw(Seen::StopAsked {
+                    instance: instance.clone(),
+                    markers: (self.read_markers)(),
+                });
             }
             RuntimeCommand::List | RuntimeCommand::MarkReady(_) | RuntimeCommand::Probe { .. } => {}
         }

@@ -3,7 +3,6 @@
 //! A [`Revision`] is made from a list of [`Part`]s, so what each one does is known here and not learnt from the code under test.
 //! Building one parses its manifest; tests build each once and share it.
 
-use std::fmt::Write as _;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -88,10 +87,10 @@ impl Part {
             json.push_str(r#","health":{"tcp":{"port":80},"interval":2,"timeout":1,"retries":2,"start-period":1}"#);
         }
         if !self.recovery.is_empty() {
-            let _ = write!(json, r#","auto_recovery":{}"#, self.recovery);
+            json += &format!(r#","auto_recovery":{}"#, self.recovery);
         }
         if let Some(other) = self.depends_on {
-            let _ = write!(json, r#","depends-on":["{other}"]"#);
+            json += &format!(r#","depends-on":["{other}"]"#);
         }
         json.push('}');
         json
@@ -137,14 +136,13 @@ impl Revision {
         let kernel: Arc<[u8]> = format!("kernel {board}").into_bytes().into();
         let kernel_id = ObjectId::of(&kernel);
         let mut json = format!(
-            r##"{{"#spec":"pantavisor-service-system@1","bsp/run.json":{{"fit":"pv.fit"}},"bsp/pv.fit":"{kernel_id}","device.json":{{"groups":[{{"name":"platform","status_goal":"STARTED","restart_policy":"system","timeout":10}},{{"name":"app","status_goal":"STARTED","restart_policy":"container","timeout":10,"auto_recovery":{{"policy":"on-failure","max_retries":2,"retry_delay":1,"backoff_factor":2.0,"stable_timeout":4,"backoff_policy":"never"}}}}]}}"##,
+            r##"{{"#spec":"pantavisor-service-system@1","bsp/run.json":{{"fit":"pv.fit"}},"bsp/pv.fit":"{kernel_id}","device.json":{{"groups":[{{"name":"platform","status_goal":"STARTED","restart_policy":"system","timeout":10}},{{"name":"app","status_goal":"STARTED","restart_policy":"container","timeout":10,"auto_recovery":{{"policy":"on-failure","max_retries":2,"retry_delay":1,"backoff_factor":2.0,"stable_timeout":6,"backoff_policy":"never"}}}}]}}"##,
         );
         let mut objects = vec![(kernel_id, kernel)];
         for part in parts {
             let root = part.root();
             let id = ObjectId::of(&root);
-            let _ = write!(
-                json,
+            json += &format!(
                 r#","{0}/run.json":{1},"{0}/root.squashfs":"{id}""#,
                 part.name,
                 part.run_json()
@@ -184,6 +182,7 @@ impl Part {
         let faults = [
             "exit",
             "start-fails",
+            "well-from",
             "sick-from",
             "silent",
             "kills-machine",

@@ -14,6 +14,8 @@ use super::{Checker, Facts};
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Promise {
     Is(Vec<u8>),
+    /// A header of one line, then this.
+    EndsWith(Vec<u8>),
     Absent,
 }
 
@@ -21,8 +23,6 @@ enum Promise {
 #[derive(Debug, Default)]
 pub struct Answered {
     files: BTreeMap<String, Promise>,
-    /// Revisions that may go by collection: they were run, so they are not kept by their lease any more.
-    runs: Vec<RevisionId>,
     objects: BTreeMap<ObjectId, u64>,
     accepted: Option<RevisionId>,
 }
@@ -32,11 +32,16 @@ impl Answered {
         let found = facts.image.file(path);
         match (promise, found) {
             (Promise::Is(bytes), Some(found)) if found[..] == bytes[..] => Ok(()),
+            (Promise::EndsWith(bytes), Some(found))
+                if found.strip_suffix(&bytes[..]).and_then(<[u8]>::last) == Some(&b'\n') =>
+            {
+                Ok(())
+            }
             (Promise::Absent, None) => Ok(()),
-            (Promise::Is(_), Some(_)) => Err(format!(
+            (Promise::Is(_) | Promise::EndsWith(_), Some(_)) => Err(format!(
                 "{path} was answered with success, and is something else"
             )),
-            (Promise::Is(_), None) => Err(format!(
+            (Promise::Is(_) | Promise::EndsWith(_), None) => Err(format!(
                 "{path} was answered with success, and is not there"
             )),
             (Promise::Absent, Some(_)) => Err(format!(
@@ -47,6 +52,13 @@ impl Answered {
 
     fn all_hold(&self, facts: &Facts<'_>) -> Result<(), String> {
         for (path, promise) in &self.files {
+            // A message goes with its revision, when that is collected.
+            let collected = path
+                .strip_suffix(".pv/commitmsg")
+                .is_some_and(|folder| !facts.image.exists(&format!("{folder}.pvr/json")));
+            if collected {
+                continue;
+            }
             self.holds(facts, path, promise)?;
         }
         for (object, until) in &self.objects {
@@ -93,14 +105,13 @@ impl Answered {
             Request::Command(
                 Command::Run { revision, .. } | Command::RunCommit { revision, .. },
             ) => {
-                self.runs.push(revision.clone());
+                // What was run is kept by other rules than what was only installed.
+                self.forget_revision(revision);
             }
-            Request::Collect | Request::Command(Command::Collect) => {
-                for revision in std::mem::take(&mut self.runs) {
-                    self.forget_revision(&revision);
-                }
-            }
-            Request::Command(Command::Rollback | Command::Reboot(_) | Command::PowerOff(_))
+            Request::Command(
+                Command::Rollback | Command::Reboot(_) | Command::PowerOff(_) | Command::Collect,
+            )
+            | Request::Collect
             | Request::Control { .. }
             | Request::Ready(_)
             | Request::Stop { .. } => {}
@@ -134,7 +145,7 @@ impl Answered {
             }
             Request::PutMeta { kind, key, value } => {
                 let path = format!("meta/{}/{}", kind.folder(), key.as_str());
-                self.files.insert(path, Promise::Is(value.clone()));
+                self.files.insert(path, Promise::EndsWith(value.clone()));
             }
             Request::DeleteMeta { kind, key } => {
                 let path = format!("meta/{}/{}", kind.folder(), key.as_str());
@@ -148,7 +159,7 @@ impl Answered {
             Request::Command(Command::UpdateMetadata(map)) => {
                 for (key, value) in map {
                     let path = format!("meta/device/{}", key.as_str());
-                    self.files.insert(path, Promise::Is(value.clone()));
+                    self.files.insert(path, Promise::EndsWith(value.clone()));
                 }
             }
             Request::Command(
@@ -203,6 +214,15 @@ impl Checker for Answered {
         self.objects
             .insert(*object, facts.now.saturating_add(lease));
         self.all_hold(facts)
+    }
+
+    fn changed(&mut self, facts: &Facts<'_>) -> Result<(), String> {
+        let progress = |revision| facts.progress.get(revision);
+        let ended = self.accepted.as_ref().and_then(progress);
+        if ended.is_some_and(super::records::ProgressRecord::is_final) {
+            self.accepted = None;
+        }
+        Ok(())
     }
 
     fn started(&mut self, facts: &Facts<'_>, _: bool) -> Result<(), String> {

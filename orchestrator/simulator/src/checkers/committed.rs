@@ -58,7 +58,7 @@ impl Committed {
         if let Some(held) = self.held.get_mut(&instance.container)
             && held.instance == *instance
         {
-            if completed {
+            if completed || held.completed {
                 held.completed = true;
             } else {
                 self.held.remove(&instance.container);
@@ -71,6 +71,17 @@ impl Committed {
             return Ok(());
         };
         let first = !std::mem::replace(&mut self.seen_marker, true);
+        let updated = facts
+            .progress
+            .iter()
+            .filter(|(revision, progress)| {
+                progress.status == "UPDATED" && !self.ever.contains(*revision)
+            })
+            .map(|(revision, _)| revision.clone());
+        for revision in updated.collect::<Vec<_>>() {
+            self.ever.insert(revision.clone());
+            self.judge(facts, &revision)?;
+        }
         if marker.committed == self.committed {
             return Ok(());
         }
@@ -82,6 +93,11 @@ impl Committed {
         if !self.ever.insert(revision.clone()) || first {
             return Ok(());
         }
+        self.judge(facts, revision)
+    }
+
+    /// Whether every container of a revision holds its goal for long enough.
+    fn judge(&self, facts: &Facts<'_>, revision: &RevisionId) -> Result<(), String> {
         let Some(software) = facts.software(revision) else {
             return Ok(()); // invariant 2 tells of it
         };
@@ -140,7 +156,13 @@ impl Checker for Committed {
                 self.begin(instance, Goal::Mounted, facts.now, facts.now);
             }
             RuntimeEvent::Exited { instance, exit } => self.end(instance, exit.code == 0),
-            RuntimeEvent::Stopped(instance) => self.end(instance, false),
+            RuntimeEvent::Stopped(instance) => {
+                let known = self.held.get(&instance.container);
+                // What ended as it should is tidied up.
+                if known.is_some_and(|held| !held.completed) {
+                    self.end(instance, false);
+                }
+            }
             RuntimeEvent::StartFailed { instance, .. } => self.end(instance, false),
             RuntimeEvent::Probed { instance, outcome } => {
                 if outcome.is_ok() {

@@ -14,6 +14,8 @@ use super::{Checker, Facts, Rest};
 pub struct Finished {
     percent: BTreeMap<RevisionId, (u64, String)>,
     accepted: BTreeSet<RevisionId>,
+    /// Asked for again: their progress may start over once.
+    again: BTreeSet<RevisionId>,
 }
 
 impl Finished {
@@ -33,9 +35,9 @@ impl Finished {
                 continue;
             }
             if let Some((percent, status)) = before {
-                let back = progress.percent < *percent;
+                let back = progress.percent < *percent && status != "UPDATED";
                 let changed_end = *percent == 100 && !may_follow(status, &progress.status);
-                if back || changed_end {
+                if (back || changed_end) && !self.again.remove(revision) {
                     return Err(format!(
                         "progress of {revision} went from {status} to {} ({})",
                         progress.status, progress.message
@@ -51,7 +53,8 @@ impl Finished {
 
 /// What is final stays, but for what was applied and is then made the one to boot, or is given up before that.
 fn may_follow(before: &str, after: &str) -> bool {
-    before == after || (before == "UPDATED" && matches!(after, "DONE" | "ERROR"))
+    // UPDATED is what Pantavisor's exact commit leaves until the next start, which looks at the goals once more.
+    before == after || (before == "UPDATED" && after != "NEW")
 }
 
 impl Checker for Finished {
@@ -60,20 +63,28 @@ impl Checker for Finished {
     }
 
     fn asked(&mut self, _: &Facts<'_>, _: u64, request: &Request) {
+        if let Request::PutRevision { revision, .. } | Request::DeleteRevision(revision) = request {
+            self.accepted.remove(revision);
+        }
         match request {
             Request::PutRevision { revision, .. }
             | Request::DeleteRevision(revision)
             | Request::Command(
                 Command::Run { revision, .. } | Command::RunCommit { revision, .. },
             ) => {
-                self.percent.remove(revision);
+                self.again.insert(revision.clone());
             }
-            Request::Command(Command::MakeFactory(_)) => {
-                self.percent.remove(&RevisionId::factory());
+            // Both run a revision that is DONE again; what it ends with then is new.
+            Request::Command(Command::MakeFactory(_) | Command::Rollback) => {
+                let done = self
+                    .percent
+                    .iter()
+                    .filter(|(_, (_, status))| status == "DONE");
+                self.again
+                    .extend(done.map(|(revision, _)| revision.clone()));
             }
             Request::Command(
-                Command::Rollback
-                | Command::Reboot(_)
+                Command::Reboot(_)
                 | Command::PowerOff(_)
                 | Command::Collect
                 | Command::UpdateMetadata(_),
@@ -145,7 +156,7 @@ impl Checker for Finished {
                     progress.status
                 ));
             }
-            if progress.is_failed() {
+            if progress.status == "ERROR" {
                 let recorded = (0..64).any(|n| {
                     facts
                         .image

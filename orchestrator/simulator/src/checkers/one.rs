@@ -47,6 +47,10 @@ impl Checker for One {
             && answer.is_ok()
             && let Some(trial) = facts.marker.and_then(|marker| marker.trial.as_ref())
             && trial != revision
+            && !facts
+                .progress
+                .get(trial)
+                .is_some_and(super::records::ProgressRecord::is_final)
         {
             return Err(format!("{revision} is to be run while {trial} is on trial"));
         }

@@ -17,7 +17,9 @@ impl Checker for Returned {
 
     fn seen(&mut self, facts: &Facts<'_>, seen: &Seen) -> Result<(), String> {
         match seen {
-            Seen::StartAsked { instance, revision } => {
+            Seen::StartAsked {
+                instance, revision, ..
+            } => {
                 let Some(marker) = facts.marker else {
                     return Ok(()); // invariant 4 tells of it
                 };
@@ -28,7 +30,15 @@ impl Checker for Returned {
                         .and_then(|software| software.piece(&instance.container).cloned())
                         .is_some_and(|piece| piece.fingerprint == instance.fingerprint)
                 });
-                if allowed {
+                let fallback = marker
+                    .committed
+                    .as_ref()
+                    .and_then(|committed| facts.software(committed))
+                    .is_some_and(|software| {
+                        let mut objects = software.objects.iter();
+                        objects.any(|(object, _)| facts.known.damaged.contains(object))
+                    });
+                if allowed || fallback {
                     return Ok(());
                 }
                 Err(format!(
@@ -44,7 +54,7 @@ impl Checker for Returned {
                 damaged: Some(problem),
                 ..
             } => Err(format!("{} runs from {problem}", instance.container)),
-            Seen::Ran { damaged: None, .. } | Seen::StopAsked(_) | Seen::Ended { .. } => Ok(()),
+            Seen::Ran { damaged: None, .. } | Seen::StopAsked { .. } | Seen::Ended { .. } => Ok(()),
         }
     }
 }

@@ -27,10 +27,28 @@ impl Checker for Settled {
                 Some(running) => Err(format!("{running} runs without a marker")),
             };
         };
+        let updated = |revision| {
+            let progress = facts.progress.get(revision);
+            progress.is_some_and(|progress| progress.is_final() && !progress.is_failed())
+        };
+        if let Some(trial) = &marker.trial
+            && updated(trial)
+        {
+            // Applied in place, and committed only after the next start: Pantavisor's way, when it is asked for.
+            return Ok(());
+        }
         if let Some(trial) = &marker.trial {
             return Err(format!("{trial} is still on trial"));
         }
-        if rest.running != marker.committed {
+        let damaged = marker
+            .committed
+            .as_ref()
+            .and_then(|committed| facts.software(committed))
+            .is_some_and(|software| {
+                let mut objects = software.objects.iter();
+                objects.any(|(object, _)| facts.known.damaged.contains(object))
+            });
+        if rest.running != marker.committed && !damaged {
             return Err(format!(
                 "{:?} runs, and {:?} is committed",
                 rest.running, marker.committed
@@ -43,6 +61,9 @@ impl Checker for Settled {
             return Err(format!("{running} runs, and its manifest is not durable"));
         };
         for (object, _) in &software.objects {
+            if facts.known.damaged.contains(object) {
+                continue; // found at the next boot
+            }
             if let Some(problem) = facts.object_problem(object) {
                 return Err(format!(
                     "{running} runs, and its object {object} is {problem}"

@@ -47,6 +47,15 @@ impl Checker for Tried {
         }
     }
 
+    fn changed(&mut self, facts: &Facts<'_>) -> Result<(), String> {
+        // It held its goals; what follows is a new trial with all its tries.
+        let tries_left = facts.marker.map(|marker| marker.tries_left);
+        if facts.known.exact_commit && tries_left == Some(facts.known.tries) {
+            self.starts.clear();
+        }
+        Ok(())
+    }
+
     fn seen(&mut self, facts: &Facts<'_>, seen: &Seen) -> Result<(), String> {
         let Seen::StartAsked { instance, .. } = seen else {
             return Ok(());
@@ -69,6 +78,15 @@ impl Checker for Tried {
         }
         if !has(&marker.trial) {
             return Ok(()); // invariant 5 tells of it
+        }
+        let updated = marker
+            .trial
+            .as_ref()
+            .and_then(|trial| facts.progress.get(trial))
+            .is_some_and(|progress| progress.is_final() && !progress.is_failed());
+        if updated {
+            // It passed its trial; what is started again now is restarted by its policy.
+            return Ok(());
         }
         if self.trial != marker.trial {
             self.trial = marker.trial.clone();

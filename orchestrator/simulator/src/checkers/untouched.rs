@@ -41,8 +41,31 @@ impl Checker for Untouched {
     }
 
     fn seen(&mut self, facts: &Facts<'_>, seen: &Seen) -> Result<(), String> {
-        let Seen::Ran { instance, .. } = seen else {
-            return Ok(());
+        let instance = match seen {
+            Seen::Ran { instance, .. } => instance,
+            Seen::StopAsked { instance, .. } => {
+                // Stopping what is not part of everything that is to run is what an update is for.
+                let named = facts
+                    .marker
+                    .map(|marker| [&marker.committed, &marker.trial])
+                    .into_iter()
+                    .flatten()
+                    .flatten();
+                let mut named = named.peekable();
+                let needed = named.peek().is_some()
+                    && named.all(|revision| {
+                        facts
+                            .software(revision)
+                            .and_then(|software| software.piece(&instance.container).cloned())
+                            .is_some_and(|piece| piece.fingerprint == instance.fingerprint)
+                    });
+                let committed = facts.marker.and_then(|marker| marker.committed.as_ref());
+                if !needed || committed.is_none() || facts.shutting_down {
+                    self.running.remove(&instance.container);
+                }
+                return Ok(());
+            }
+            Seen::StartAsked { .. } | Seen::Ended { .. } => return Ok(()),
         };
         let before = self
             .running
