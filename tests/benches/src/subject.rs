@@ -1,13 +1,13 @@
 //! The device under measurement: settings, image and manifests that the rows share.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use acceptance::device::Device;
 use acceptance::image::{Image, busybox};
 use acceptance::manifest::Manifest;
 use serde_json::{Value, json};
 
-use crate::watch::Watch;
+use crate::watch::{Doomed, Watch, pid};
 
 /// A device that commits at once, and who looks at it.
 pub(crate) struct Subject {
@@ -57,6 +57,25 @@ impl Subject {
         start
     }
 
+    /// Runs a revision without these containers, and waits until it is committed and their processes are gone.
+    ///
+    /// # Panics
+    /// When any of that fails.
+    pub(crate) fn run_without(&mut self, revision: &str, containers: &[&str]) {
+        let status = self.watch.status();
+        let ending: Vec<Doomed> = containers
+            .iter()
+            .filter_map(|name| pid(&status, name).and_then(Doomed::new))
+            .collect();
+        self.run(revision);
+        self.watch.settled(revision);
+        for one in ending {
+            one.ended();
+        }
+        // What is left to do after the end of a process must not be in the next figure.
+        std::thread::sleep(Duration::from_millis(300));
+    }
+
     /// Adds a container that sleeps.
     pub(crate) fn sleeper(&self, manifest: Manifest, name: &str, run: Value) -> Manifest {
         manifest.container(name, &self.image, SLEEP, run)
@@ -71,8 +90,8 @@ pub(crate) fn image() -> Image {
     )])
 }
 
-/// What the containers run, ours and the peer's.
-pub(crate) const SLEEP: &[&str] = &["/bin/sleep", "100000"];
+/// What the containers run, ours and the peer's: it ends at once when it is asked to, so that no figure has a stop time-out in it.
+pub(crate) const SLEEP: &[&str] = &["/bin/quick-to-stop"];
 
 /// A manifest with the groups `platform` (restart policy `system`) and `app` (`container`), as Pantavisor has them.
 pub(crate) fn platform_and_app() -> Manifest {

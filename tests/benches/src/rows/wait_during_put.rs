@@ -3,6 +3,8 @@
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use acceptance::manifest::Manifest;
+
 use crate::Options;
 use crate::figure::{Figure, time as shown};
 use crate::rows::put_large::BYTES;
@@ -14,7 +16,8 @@ use crate::{files, interrupt, load, upload};
 const PACE: Duration = Duration::from_millis(1);
 
 pub(crate) fn measure(options: &Options) -> Vec<Figure> {
-    let subject = Subject::start(&[]);
+    let mut subject = Subject::start(&[]);
+    subject.install("locals/none", &Manifest::new());
     let mut bytes = files::noise(BYTES);
     let (mut busy, mut idle) = <(Samples, Samples)>::default();
     for _ in 0..options.repeat {
