@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use daemon::cli::{self, CliError, Environment, Invocation};
 use daemon::config::Config;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// Wrong usage or configuration.
 const USAGE: u8 = 2;
@@ -37,11 +39,12 @@ fn main() -> ExitCode {
 }
 
 fn run(config: Config) -> ExitCode {
-    let filter = EnvFilter::new(format!("warn,{0}", levels(config.text("log-level"))));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        .with_ansi(false)
+        .with_ansi(false);
+    tracing_subscriber::registry()
+        .with(lines)
+        .with(levels(config.text("log-level")))
         .init();
     match daemon::run(config) {
         Ok(ending) => daemon::exit_code(ending),
@@ -53,7 +56,8 @@ fn run(config: Config) -> ExitCode {
 }
 
 /// Our own crates at the level that was asked for; libraries stay at warnings.
-fn levels(level: &str) -> String {
+fn levels(level: &str) -> Targets {
+    let level = level.parse().unwrap_or(LevelFilter::INFO);
     let ours = [
         "coxswain",
         "daemon",
@@ -63,7 +67,9 @@ fn levels(level: &str) -> String {
         "linux",
         "store",
     ];
-    ours.map(|name| format!("{name}={level}")).join(",")
+    Targets::new()
+        .with_default(LevelFilter::WARN)
+        .with_targets(ours.map(|name| (name, level)))
 }
 
 fn complain(error: &dyn std::error::Error) {

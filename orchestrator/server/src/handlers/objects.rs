@@ -3,11 +3,12 @@
 //! An upload runs in three steps at once: the socket is read here, bytes are written in one thread and hashed in another, with a few
 //! pieces between them. It is answered when the object is durable. Whatever ends it early leaves a part that can be resumed.
 
+use std::collections::VecDeque;
 use std::io;
 use std::ops::ControlFlow;
 
 use api::{Code, Problem};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use model::ObjectId;
 use store::Hasher;
 use tokio::sync::mpsc;
@@ -99,16 +100,28 @@ fn read_pieces(
     to: u64,
     sender: &mpsc::Sender<io::Result<Bytes>>,
 ) {
+    // Buffers come back when the socket has taken what was in them: fresh ones would cost as much as the copying.
+    let mut sent: VecDeque<Bytes> = VecDeque::new();
     while from < to {
         let room = usize::try_from(to - from)
             .map_or(limits::PIECE_BYTES, |left| left.min(limits::PIECE_BYTES));
-        let mut piece = vec![0; room];
+        let mut piece = match sent.pop_front().map(Bytes::try_into_mut) {
+            Some(Ok(piece)) => piece,
+            Some(Err(busy)) => {
+                sent.push_front(busy);
+                BytesMut::new()
+            }
+            None => BytesMut::new(),
+        };
+        piece.resize(room, 0);
         let read = match open.read_at(from, &mut piece) {
             Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(read) => {
                 piece.truncate(read);
                 from += read as u64;
-                Ok(Bytes::from(piece))
+                let piece = piece.freeze();
+                sent.push_back(piece.clone());
+                Ok(piece)
             }
             Err(error) => Err(error),
         };
