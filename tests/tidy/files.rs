@@ -51,6 +51,8 @@ fn every_rust_file_says_what_it_is_for() {
 #[test]
 fn no_file_needs_a_map() {
     const LINES_MAX: usize = 800;
+    // A list of cases is read one case at a time.
+    const TEST_LINES_MAX: usize = 1000;
     let long: Vec<String> = files(".rs")
         .into_iter()
         .filter_map(|(name, text)| {
@@ -60,7 +62,12 @@ fn no_file_needs_a_map() {
                 .unwrap_or(&text)
                 .lines()
                 .count();
-            (code > LINES_MAX).then(|| format!("{name}: {code} lines before its tests"))
+            let limit = if name.contains("tests/") {
+                TEST_LINES_MAX
+            } else {
+                LINES_MAX
+            };
+            (code > limit).then(|| format!("{name}: {code} lines before its tests"))
         })
         .collect();
     assert!(long.is_empty(), "{}", long.join("\n"));
