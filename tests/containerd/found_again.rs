@@ -99,7 +99,7 @@ fn containers_are_found_again_when_containerd_is_killed() {
     let action = device
         .socket
         .put("/containers/one", br#"{"action":"restart"}"#)
-        .unwrap();
+        .expect("an answer");
     assert_eq!(action.status, 200);
     device.wait("one runs anew", Duration::from_secs(30), || {
         device.container_pid("one").filter(|pid| *pid != before[0])

@@ -119,7 +119,7 @@ impl Loop {
             device
                 .socket
                 .get(&format!("/steps/{running}"))
-                .unwrap()
+                .expect("an answer")
                 .text(),
             manifest.text()
         );
@@ -169,10 +169,8 @@ fn containerd_killed_at_random_moments_of_an_update_loop() {
             .device
             .containerd_pid()
             .and_then(|pid| Pid::from_raw(pid as i32));
-        if let Some(pid) = pid {
-            if kill_process(pid, Signal::KILL).is_err() {
-                println!("containerd was between two lives; this cut hit nothing");
-            }
+        if pid.is_none_or(|pid| kill_process(pid, Signal::KILL).is_err()) {
+            println!("containerd was between two lives; this cut hit nothing");
         }
         device_loop.assert_settled();
     }

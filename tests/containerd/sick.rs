@@ -66,18 +66,22 @@ impl Case {
             Some(self.steady_pid),
             "unchanged containers keep their PID"
         );
-        let failures = device.socket.get("/failures").unwrap().json();
+        let failures = device.socket.get("/failures").expect("an answer").json();
         let list = failures.as_array().expect("a list");
         assert_eq!(list.len(), 1, "one record: {failures}");
         let record = device
             .socket
             .get(&format!("/failures/{}", list[0]["id"]))
-            .unwrap()
+            .expect("an answer")
             .json();
         assert_eq!(record["revision"], "locals/three");
         assert_eq!(record["cause"]["kind"], cause, "{record}");
         assert_eq!(record["message"], message);
-        let why = device.socket.get("/why/locals/three").unwrap().text();
+        let why = device
+            .socket
+            .get("/why/locals/three")
+            .expect("an answer")
+            .text();
         for word in words {
             assert!(why.contains(word), "{word:?} is not in {why}");
         }
@@ -160,8 +164,8 @@ fn a_root_image_that_is_corrupt_on_disk() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 0xff;
     // Another way to write it than the device's own, as a failing flash would.
-    std::fs::remove_file(&path).unwrap();
-    std::fs::write(&path, &bytes).unwrap();
+    std::fs::remove_file(&path).expect("an answer");
+    std::fs::write(&path, &bytes).expect("an answer");
     let manifest = sick(&other, &["/bin/other"], json!({}));
     let manifest = manifest.container("steady", &case.image, &["/bin/sleep", "1000"], json!({}));
     case.device.put_revision("locals/three", &manifest);

@@ -47,7 +47,7 @@ fn only_a_container_with_goal_ready_is_heard() {
     assert_eq!(code("unexpected"), "1\n");
     let answer =
         std::fs::read_to_string(device.storage().join("disks/perm/unexpected/perm/answer"))
-            .unwrap();
+            .expect("an answer");
     assert!(
         answer.contains("Signal not expected from this platform"),
         "{answer}"

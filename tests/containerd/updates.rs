@@ -61,7 +61,11 @@ fn an_update_changes_only_what_changed() {
         Some("locals/two".into())
     );
     assert_eq!(
-        device.socket.get("/steps/current").unwrap().text(),
+        device
+            .socket
+            .get("/steps/current")
+            .expect("an answer")
+            .text(),
         two.text(),
         "the exact bytes are kept"
     );
