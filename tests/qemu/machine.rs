@@ -1,0 +1,286 @@
+//! A virtual machine: QEMU without acceleration, one processor, no network, killed when it is dropped. What it says goes to a file;
+//! commands go to its shell over the second serial port, one line each, and the answers come back there.
+
+use std::fs;
+use std::io::{self, BufRead as _, BufReader, ErrorKind, Write as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::process::Pid;
+
+use crate::disk::{Cut, Disk, Fuse, serve};
+use crate::moments::Moments;
+
+/// What every boot shares.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    /// The kernel.
+    pub(crate) kernel: PathBuf,
+    /// The initramfs.
+    pub(crate) initramfs: PathBuf,
+    /// The read-only system.
+    pub(crate) system: PathBuf,
+    /// A folder for sockets and the console.
+    pub(crate) folder: PathBuf,
+}
+
+/// A machine that runs.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    qemu: Child,
+    disk: Option<JoinHandle<Disk>>,
+    fuse: Fuse,
+    shell: BufReader<UnixStream>,
+    console: PathBuf,
+    started: Instant,
+}
+
+/// What a command in the machine answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Output {
+    /// Exit code.
+    pub(crate) code: i32,
+    /// Standard output and error.
+    pub(crate) text: String,
+}
+
+impl Machine {
+    /// Switches it on; it has not booted yet.
+    pub(crate) fn on(parts: &Parts, disk: Disk) -> Self {
+        let socket = |name: &str| {
+            let path = parts.folder.join(name);
+            // Of the boot before.
+            fs::remove_file(&path).ok();
+            let listener = UnixListener::bind(&path).expect("a socket for QEMU");
+            (path, listener)
+        };
+        let (disk_path, disk_listener) = socket("disk");
+        let (shell_path, shell_listener) = socket("shell");
+        let console = parts.folder.join("console");
+        let qemu = Command::new("qemu-system-x86_64")
+            .args(["-accel", "tcg", "-cpu", "max", "-m", "512", "-smp", "1"])
+            .args(["-nodefaults", "-no-user-config", "-display", "none"])
+            .args(["-no-reboot", "-nic", "none"])
+            .arg("-kernel")
+            .arg(&parts.kernel)
+            .arg("-initrd")
+            .arg(&parts.initramfs)
+            .args([
+                "-append",
+                "console=ttyS0 quiet panic=-1 random.trust_cpu=on mitigations=off",
+            ])
+            .arg("-blockdev")
+            .arg(format!(
+                "driver=file,node-name=system,read-only=on,filename={}",
+                parts.system.display()
+            ))
+            .args(["-device", "virtio-blk-pci,drive=system"])
+            .arg("-blockdev")
+            .arg(format!(
+                "driver=nbd,node-name=storage,server.type=unix,server.path={}",
+                disk_path.display()
+            ))
+            .args(["-device", "virtio-blk-pci,drive=storage,write-cache=on"])
+            .arg("-serial")
+            .arg(format!("file:{}", console.display()))
+            .arg("-serial")
+            .arg(format!("unix:{}", shell_path.display()))
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("QEMU starts");
+        let started = Instant::now();
+        let fuse = Fuse::default();
+        let pid = Pid::from_child(&qemu);
+        let disk = serve(disk_listener, disk, pid, fuse.clone());
+        let (shell, _) = shell_listener.accept().expect("QEMU connects");
+        Self {
+            qemu,
+            disk: Some(disk),
+            fuse,
+            shell: BufReader::new(shell),
+            console,
+            started,
+        }
+    }
+
+    /// What cuts its power at a flush of the disk.
+    pub(crate) fn fuse(&self) -> &Fuse {
+        &self.fuse
+    }
+
+    /// Time since it was switched on.
+    pub(crate) fn age(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Waits for the shell.
+    pub(crate) fn wait_for_shell(&mut self, limit: Duration) {
+        let end = Instant::now() + limit;
+        loop {
+            match self.line(end) {
+                Some(line) if line == "@up" => return,
+                Some(_) => {}
+                None => panic!("no shell within {limit:?}\n{}", self.console_end()),
+            }
+        }
+    }
+
+    /// Runs a line in the machine's shell; `None` when there is no answer within `limit`, and then none can be asked for again.
+    pub(crate) fn ask(&mut self, line: &str, limit: Duration) -> Option<Output> {
+        assert!(!line.contains('\n'), "one line is one command");
+        let end = Instant::now() + limit;
+        // It fails only when QEMU is gone, and then there is no answer either.
+        writeln!(self.shell.get_mut(), "{line}").ok();
+        let mut text = String::new();
+        loop {
+            let next = self.line(end)?;
+            if let Some(code) = next.strip_prefix("@end ") {
+                return Some(Output {
+                    code: code.parse().expect("the shell tells a number"),
+                    text: text.trim_end_matches('\n').to_owned(),
+                });
+            }
+            text.push_str(&next);
+            text.push('\n');
+        }
+    }
+
+    /// Runs a line and expects an answer.
+    ///
+    /// # Panics
+    /// When there is none within a minute, with the end of the console.
+    pub(crate) fn run(&mut self, line: &str) -> Output {
+        match self.ask(line, Duration::from_secs(60)) {
+            Some(output) => output,
+            None => panic!("no answer to {line:?}\n{}", self.console_end()),
+        }
+    }
+
+    /// Runs a line that must succeed.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub(crate) fn must(&mut self, line: &str) -> String {
+        let output = self.run(line);
+        assert_eq!(
+            output.code,
+            0,
+            "{line}: {}\n{}",
+            output.text,
+            self.console_end()
+        );
+        output.text
+    }
+
+    /// Asks until there is an answer.
+    ///
+    /// # Panics
+    /// After `limit`, with the end of the console.
+    pub(crate) fn wait<T>(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        mut ask: impl FnMut(&mut Self) -> Option<T>,
+    ) -> T {
+        let end = Instant::now() + limit;
+        loop {
+            if let Some(found) = ask(self) {
+                return found;
+            }
+            if Instant::now() > end {
+                let status = self.run("coxctl --json status").text;
+                panic!(
+                    "not within {limit:?}: {what}\nstatus: {status}\n{}",
+                    self.console_end()
+                );
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Waits until the fuse has blown, at most until `end`.
+    pub(crate) fn wait_for_cut(&mut self, end: Instant) {
+        // The shell's port ends with QEMU.
+        while self.line(end).is_some() {}
+    }
+
+    /// The power goes, now.
+    pub(crate) fn cut(mut self, moments: &mut Moments) -> (Disk, Cut) {
+        let mut disk = self.end().expect("the disk's thread ends with QEMU");
+        let cut = disk.cut(moments);
+        (disk, cut)
+    }
+
+    /// Waits until it has switched itself off (or asked for a restart, which we answer by switching it on again).
+    ///
+    /// # Panics
+    /// When it has not within `limit`.
+    pub(crate) fn wait_for_end(mut self, limit: Duration) -> Disk {
+        let end = Instant::now() + limit;
+        while !self.disk.as_ref().is_some_and(JoinHandle::is_finished) {
+            assert!(
+                Instant::now() < end,
+                "it still runs after {limit:?}\n{}",
+                self.console_end()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let mut disk = self.end().expect("the disk's thread ends with QEMU");
+        disk.settle();
+        disk
+    }
+
+    /// The last lines that it wrote on its console.
+    pub(crate) fn console_end(&self) -> String {
+        let bytes = fs::read(&self.console).unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(80)..].join("\n")
+    }
+
+    fn line(&mut self, end: Instant) -> Option<String> {
+        let mut bytes = Vec::new();
+        loop {
+            let left = end.checked_duration_since(Instant::now())?;
+            let stream = self.shell.get_ref();
+            stream
+                .set_read_timeout(Some(left.max(Duration::from_millis(1))))
+                .expect("a time is accepted");
+            match self.shell.read_until(b'\n', &mut bytes) {
+                Ok(0) => return None,
+                Ok(_) if bytes.ends_with(b"\n") => {
+                    let text = String::from_utf8_lossy(&bytes);
+                    return Some(text.trim_end_matches(['\r', '\n']).to_owned());
+                }
+                Ok(_) => {}
+                Err(error) if is_timeout(&error) => {}
+                Err(_) => return None,
+            }
+        }
+    }
+
+    /// Kills QEMU, waits until the disk's thread has seen its end, and only then reaps it: the thread may still want to kill it.
+    fn end(&mut self) -> Option<Disk> {
+        // It may have ended by itself, and then there is nothing to kill.
+        self.qemu.kill().ok();
+        let disk = self.disk.take().and_then(|disk| disk.join().ok());
+        self.qemu.wait().expect("our own child can be waited for");
+        disk
+    }
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+    )
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
