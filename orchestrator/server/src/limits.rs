@@ -24,6 +24,8 @@ pub const TRAILER_BYTES_MAX: usize = 16 << 10;
 pub const PIECE_BYTES: usize = 256 << 10;
 /// Pieces of one upload or download between two of its threads.
 pub const PIECES_IN_FLIGHT: usize = 2;
+/// Bytes of a long answer that the kernel may hold until the client takes them.
+pub const SEND_BUFFER_BYTES: usize = 1 << 20;
 /// Uploads and downloads at the same time; with a few pieces each, they take 24 MiB at most. One more waits.
 pub const TRANSFERS_MAX: usize = 16;
 /// How long an upload or download waits for its turn.

@@ -161,12 +161,24 @@ impl Wire {
             answer::Body::Stream { pieces, length } => {
                 self.write(&head, patience).await?;
                 if with_body {
+                    self.make_room_to_send();
                     self.stream_pieces(pieces, length, chunked, patience)
                         .await?;
                 }
             }
         }
         Ok(goes_on)
+    }
+
+    /// Lets the kernel take several pieces at once, so that sending a long answer is not a switch of threads for each part of a piece.
+    fn make_room_to_send(&self) {
+        use rustix::net::sockopt;
+        let room = limits::SEND_BUFFER_BYTES;
+        if sockopt::set_socket_send_buffer_size_force(&self.stream, room).is_err()
+            && let Err(error) = sockopt::set_socket_send_buffer_size(&self.stream, room)
+        {
+            tracing::debug!(%error, "an answer is sent through a small buffer");
+        }
     }
 
     async fn stream_pieces(

@@ -26,7 +26,7 @@ pub(crate) fn measure(options: &Options) -> Vec<Figure> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (mut ours, mut peer) = <(Samples, Samples)>::default();
     let mib = f64::from(u32::try_from(BYTES).expect("it is small")) / 1e6;
-    for number in 0..options.repeat {
+    for number in 0..options.repeat * 4 {
         interrupt::check();
         let request = format!(
             "GET /objects/{sha256} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
