@@ -1,6 +1,7 @@
 //! The main job on real parts: `coxswain`, containerd, runc, squashfs. Needs root; says SKIPPED where it cannot run.
 
 mod found_again;
+mod hostile;
 mod kills;
 mod sick;
 mod sockets;
