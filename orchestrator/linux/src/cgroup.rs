@@ -1,6 +1,6 @@
 //! Control groups of containers: who is in one, killing all of one, whether it ran out of memory.
 //!
-//! Works with the one tree of version 2 and with the many of version 1; paths are as /proc/<pid>/cgroup tells them.
+//! Works with the one tree of version 2 and with the many of version 1; paths are as `/proc/PID/cgroup` tells them.
 
 use std::collections::BTreeSet;
 use std::fs;
