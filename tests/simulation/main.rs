@@ -3,5 +3,6 @@
 //! `LIVES` says how many seeded lives are lived (default 300; CI lives 1,000,000 in profile `simulation`). `SEED` and `LENGTH`
 //! (`short`, `long`) replay one life: `SEED=7 cargo test --profile simulation -p acceptance --test simulation -- replay --nocapture`.
 
+mod bugs;
 mod lives;
 mod scenarios;

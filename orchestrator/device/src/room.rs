@@ -42,6 +42,7 @@ impl<W: World> Device<W> {
         let marker = update.marker().clone();
         let mut in_use = self.containers.revisions_in_use();
         in_use.extend(update.installing().cloned());
+        in_use.extend(self.waiting.clone());
         in_use.extend(update.running().map(|running| running.revision.clone()));
         in_use.extend(update.base().map(|base| base.revision.clone()));
         let revisions = self.kept_facts()?;

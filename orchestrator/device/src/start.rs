@@ -195,7 +195,15 @@ impl<W: World> Device<W> {
         };
         self.carry(now, owed);
         match boot.start {
-            Start::Trial { attempt, .. } => self.run(now, &attempt.revision, Mode::Trial),
+            Start::Trial { attempt, .. } => {
+                self.run(now, &attempt.revision, Mode::Trial);
+                let open = boot::pending(&facts.revisions, &marker, self.settings.tries);
+                if let Some(Pending::Resume { revision, .. }) = open.into_iter().next() {
+                    // Accepted while this one waited for its start: its turn comes when the trial has ended.
+                    self.waiting = Some(revision);
+                    self.start_again = Some(now + AGAIN);
+                }
+            }
             Start::Run(Running { revision, .. }) => {
                 self.run(now, &revision, Mode::Normal);
                 self.take_up_pending(now, &facts);

@@ -15,6 +15,7 @@ use model::progress::{Progress, State, message};
 use model::{ObjectId, RevisionId};
 use store::{Begun, HashedUpload, NewRevision, Options, Store};
 
+use crate::bugs::Bug;
 use crate::checkers::{Known, Violation};
 use crate::choices::Choices;
 use crate::disk::{Contents, Disk, Plan, Spread};
@@ -104,6 +105,8 @@ pub struct Life {
     pub boot_loader: bool,
     /// How the outcome of each power cut is chosen.
     pub spread: Spread,
+    /// A mistake that is made on purpose.
+    pub bug: Bug,
 }
 
 /// A disk to start from, and what lies on it.
@@ -196,6 +199,7 @@ impl Base {
             settings: quick_settings(),
             boot_loader: false,
             spread: Spread::Ends,
+            bug: Bug::None,
         };
         let choices = Rc::new(RefCell::new(Choices::replay(&[])));
         let outcome = life.live(&choices, Cuts::default(), true);
@@ -276,6 +280,7 @@ impl Life {
             settings: self.settings.clone(),
             boot_loader: self.boot_loader,
             spread: self.spread,
+            bug: self.bug,
             logged,
         };
         let mut world = World::new(start, known, Rc::clone(choices));

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod acts;
+pub mod bugs;
 pub mod catalogue;
 pub mod checkers;
 pub mod choices;

@@ -112,6 +112,7 @@ impl Lives {
             },
             boot_loader: choices.one_in(3),
             spread: Spread::Every,
+            bug: crate::bugs::Bug::None,
         }
     }
 }

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use device::ports::{Ending, Exit, Instance, RuntimeEvent};
-use model::{ContainerName, RevisionId};
+use model::{ContainerName, Instant, RevisionId};
 
 /// The bytes of both copies of the marker.
 pub type Markers = [Option<Arc<[u8]>>; 2];
@@ -104,6 +104,7 @@ pub struct Machine {
     now: Cell<TrueTime>,
     booted_at: Cell<TrueTime>,
     wall_offset: Cell<i64>,
+    clock_factor: Cell<u64>,
     sequence: Cell<u64>,
     due: RefCell<BinaryHeap<Due>>,
     seen: RefCell<Vec<Seen>>,
@@ -118,6 +119,7 @@ impl Machine {
         Rc::new(Self {
             log: RefCell::new(logged.then(Vec::new)),
             wall_offset: Cell::new(1_790_000_000_000),
+            clock_factor: Cell::new(1),
             ..Self::default()
         })
     }
@@ -130,6 +132,22 @@ impl Machine {
     /// True time of the last boot.
     pub fn booted_at(&self) -> TrueTime {
         self.booted_at.get()
+    }
+
+    /// The monotonic clock as the device reads it: it may run too fast.
+    pub fn clock(&self) -> Instant {
+        let uptime = self.now().saturating_sub(self.booted_at());
+        Instant(uptime.saturating_mul(self.clock_factor.get().max(1)))
+    }
+
+    /// When the device's clock will show this.
+    pub(crate) fn true_time(&self, at: Instant) -> TrueTime {
+        self.booted_at() + at.0.div_ceil(self.clock_factor.get().max(1))
+    }
+
+    /// Makes the device's clock run so many times too fast.
+    pub(crate) fn set_clock_factor(&self, factor: u64) {
+        self.clock_factor.set(factor);
     }
 
     /// What the wall clock is ahead of true time.

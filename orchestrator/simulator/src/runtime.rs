@@ -17,6 +17,7 @@ use device::ports::{
 use model::container::Container;
 use model::{ContainerName, ObjectId, RevisionId};
 
+use crate::bugs::Bug;
 use crate::machine::{Happening, Machine, Markers, Seen, TrueTime};
 use crate::script::Script;
 
@@ -75,6 +76,8 @@ pub struct Runtime {
     read_markers: ReadMarkers,
     choose: Choose,
     lies: Rc<Cell<bool>>,
+    bug: Rc<Cell<Bug>>,
+    specs: Rc<RefCell<BTreeMap<ContainerName, Vec<StartSpec>>>>,
     signals: Rc<RefCell<Vec<ContainerName>>>,
 }
 
@@ -96,8 +99,15 @@ impl Runtime {
             read_markers,
             choose,
             lies: Rc::default(),
+            bug: Rc::default(),
+            specs: Rc::default(),
             signals: Rc::default(),
         }
+    }
+
+    /// Makes it make a mistake.
+    pub(crate) fn set_bug(&self, bug: Bug) {
+        self.bug.set(bug);
     }
 
     /// Whether it lies from now on.
@@ -358,6 +368,24 @@ impl Runtime {
         self.machine.after(takes, Happening::Carried(name.clone()));
     }
 
+    /// What a cache that is not refreshed would do: a container's third start gets the version of its second.
+    fn make_a_mistake(&self, command: RuntimeCommand) -> RuntimeCommand {
+        let RuntimeCommand::Start(spec) = &command else {
+            return command;
+        };
+        if self.bug.get() != Bug::StartsStaleVersion {
+            return command;
+        }
+        let mut specs = self.specs.borrow_mut();
+        let known = specs.entry(spec.instance.container.clone()).or_default();
+        known.push(spec.clone());
+        let versions_differ = |other: &&StartSpec| {
+            other.instance.fingerprint != spec.instance.fingerprint && known.len() > 2
+        };
+        let stale = known.iter().rev().find(versions_differ).cloned();
+        stale.map_or(command, RuntimeCommand::Start)
+    }
+
     fn carry_out(&self, command: RuntimeCommand) {
         match command {
             RuntimeCommand::Start(spec) => self.start(&spec),
@@ -376,6 +404,14 @@ impl Runtime {
 
     fn start(&self, spec: &StartSpec) {
         self.remove_remnant(&spec.instance.container);
+        if self.bug.get() == Bug::ForgetsStarts {
+            let instance = spec.instance.clone();
+            self.tell(RuntimeEvent::Started { instance, pid: 1 });
+            return;
+        }
+        if self.bug.get() == Bug::RestartsOthers {
+            self.restart_others(&spec.instance.container);
+        }
         let mut process = self.new_process(spec, Alive::Running);
         let starts = {
             let mut containers = self.containers.borrow_mut();
@@ -425,7 +461,24 @@ impl Runtime {
         }
     }
 
+    /// A mistake on purpose: every other container that runs is started anew.
+    fn restart_others(&self, name: &ContainerName) {
+        let containers = self.containers.borrow();
+        let others = containers.processes.values();
+        for process in others.filter(|process| process.instance.container != *name) {
+            self.machine.saw(Seen::Ran {
+                instance: process.instance.clone(),
+                revision: process.revision.clone(),
+                damaged: None,
+            });
+        }
+    }
+
     fn stop(&self, instance: Instance) {
+        if self.bug.get() == Bug::IgnoresStops {
+            self.tell(RuntimeEvent::Stopped(instance));
+            return;
+        }
         let process = {
             let mut containers = self.containers.borrow_mut();
             let known = containers.processes.get(&instance.container);
@@ -542,6 +595,7 @@ impl Runtime {
 
 impl Port for Runtime {
     fn submit(&mut self, command: RuntimeCommand) {
+        let command = self.make_a_mistake(command);
         match &command {
             RuntimeCommand::Start(spec) | RuntimeCommand::Mount(spec) => {
                 self.machine.note(|| {

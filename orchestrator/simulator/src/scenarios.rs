@@ -348,6 +348,7 @@ impl Maker {
             settings: quick_settings(),
             boot_loader: false,
             spread: Spread::Single,
+            bug: crate::bugs::Bug::None,
         };
         self.scenarios.push(Scenario {
             name: name.to_owned(),

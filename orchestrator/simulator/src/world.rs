@@ -8,12 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use device::handle::{Action, Answer, Refusal, Request};
+use device::handle::{Action, Answer, Command, Refusal, Reply, Request};
 use device::ports::{self, Clock as _, Ending, Ports, RuntimeEvent};
 use device::{Device, Event, Handle, Settings};
 use model::{ContainerName, Instant, ObjectId, Status};
 use store::{Options, Store};
 
+use crate::bugs::Bug;
 use crate::checkers::records::MARKERS;
 use crate::checkers::{Checkers, Image, Known, Moment, Rest, Violation};
 use crate::choices::Choices;
@@ -28,6 +29,8 @@ use crate::runtime::{Inspect, Runtime};
 const REST_LIMIT_MS: u64 = 30 * 60 * 1000;
 /// Nothing may happen for so long, which is longer than the loop waits to write again what the storage did not take, before a device is at rest.
 const REST_MS: u64 = 6000;
+/// How fast a clock is that runs too fast.
+const FAST: u64 = 30;
 /// Events of one life; more than this is a loop that does not end.
 const EVENTS_MAX: u64 = 200_000;
 
@@ -57,6 +60,8 @@ pub struct Start {
     pub boot_loader: bool,
     /// How the outcome of each power cut is chosen.
     pub spread: Spread,
+    /// A mistake that is made on purpose.
+    pub bug: Bug,
     /// Whether to keep a log.
     pub logged: bool,
 }
@@ -135,6 +140,7 @@ pub struct World {
     /// Disk operations before the first cut.
     pub(crate) first_cut_operation: Option<u64>,
     losses: u64,
+    bug: Bug,
 }
 
 impl std::fmt::Debug for World {
@@ -161,14 +167,21 @@ impl World {
     pub fn new(start: Start, known: Known, choices: Rc<RefCell<Choices>>) -> Self {
         let machine = Machine::new(start.logged);
         let disk = Disk::with(start.contents);
+        if let Bug::Disk(fault) = start.bug {
+            disk.set_fault(fault);
+        }
+        if start.bug == Bug::ClockRunsFast {
+            machine.set_clock_factor(FAST);
+        }
         let inspect = inspector(disk.clone());
         let chooser = Rc::clone(&choices);
         let choose = Rc::new(move |options| chooser.borrow_mut().choose(options));
         let marked = disk.clone();
         let read_markers = Rc::new(move || MARKERS.map(|path| marked.durable_file(path)));
         let runtime = Runtime::new(Rc::clone(&machine), inspect, read_markers, choose);
+        runtime.set_bug(start.bug);
         Self {
-            jobs: Jobs::new(Rc::clone(&machine)),
+            jobs: Jobs::new(Rc::clone(&machine), start.bug),
             loader: Bootloader::new(start.boot_loader),
             machine,
             disk,
@@ -194,6 +207,7 @@ impl World {
             second_cut: None,
             first_cut_operation: None,
             losses: 0,
+            bug: start.bug,
         }
     }
 
@@ -289,14 +303,49 @@ impl World {
             };
         }
         let answers = Arc::clone(&self.answers);
-        let reply = Box::new(move |answer| {
+        let reply: Reply = Box::new(move |answer| {
             let mut answers = answers.lock().unwrap_or_else(PoisonError::into_inner);
             answers.push((id, answer));
         });
         self.with_checkers(|checkers, moment| checkers.asked(moment, id, &request));
+        if let Request::Ready(name) = &request {
+            self.with_checkers(|checkers, moment| checkers.signalled(moment, name));
+        }
         self.open.insert(id, request.clone());
-        self.handle_event(Event::Request(request, reply));
+        if let Some(reply) = self.make_a_mistake(&request, reply) {
+            self.handle_event(Event::Request(request, reply));
+        }
         Some(id)
+    }
+
+    /// Answers a request in a wrong way, or gives the reply back.
+    fn make_a_mistake(&mut self, request: &Request, reply: Reply) -> Option<Reply> {
+        let second_run = matches!(request, Request::Command(Command::Run { .. }))
+            && self.view().is_some_and(|view| view.trial.is_some());
+        match self.bug {
+            Bug::AnswersEarly => {
+                reply(Ok(Answer::Done));
+                self.take_answers();
+                Some(Box::new(|_| {}))
+            }
+            Bug::AcceptsSecondRun if second_run => {
+                reply(Ok(Answer::Done));
+                self.take_answers();
+                None
+            }
+            Bug::ForgetsSecondRun if second_run => None,
+            Bug::ForgetsSecondRun
+            | Bug::AcceptsSecondRun
+            | Bug::None
+            | Bug::Disk(_)
+            | Bug::ClockRunsFast
+            | Bug::VerifiesNothing
+            | Bug::CollectsEverything
+            | Bug::StartsStaleVersion
+            | Bug::RestartsOthers
+            | Bug::IgnoresStops
+            | Bug::ForgetsStarts => Some(reply),
+        }
     }
 
     /// The answer to a request, once it was given.
@@ -324,7 +373,7 @@ impl World {
                 return;
             }
             let wake = self.device.as_ref().and_then(Device::next_wake);
-            let wake = wake.map(|at| self.machine.booted_at() + at.0);
+            let wake = wake.map(|at| self.machine.true_time(at));
             let next = [wake, self.machine.next_due()].into_iter().flatten().min();
             match next {
                 Some(at) if at <= until => {
@@ -364,7 +413,6 @@ impl World {
                 self.runtime.process_due(number);
                 self.after_event();
                 for name in self.runtime.take_signals() {
-                    self.with_checkers(|checkers, moment| checkers.signalled(moment, &name));
                     self.ask(Request::Ready(name));
                 }
             }

@@ -69,7 +69,12 @@ impl Answered {
                 ));
             }
         }
-        if let Some(revision) = &self.accepted {
+        // One that failed before anything was changed may be collected before its last progress could be written.
+        let kept = self
+            .accepted
+            .as_ref()
+            .filter(|revision| facts.image.exists(&format!("trails/{revision}/.pvr/json")));
+        if let Some(revision) = kept {
             let progress = facts.progress.get(revision);
             if progress.is_none_or(|progress| matches!(progress.status.as_str(), "" | "NEW")) {
                 return Err(format!(

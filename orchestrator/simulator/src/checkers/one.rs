@@ -63,7 +63,8 @@ impl Checker for One {
             .iter()
             .filter(|(_, progress)| matches!(progress.status.as_str(), "INPROGRESS" | "TESTING"));
         let under_way: Vec<_> = under_way.map(|(revision, _)| revision).collect();
-        if under_way.len() > 1 {
+        // What was applied and waits for the start that commits it does not keep another request from being taken.
+        if under_way.len() > 1 && !facts.known.exact_commit {
             return Err(format!("{under_way:?} are being installed at once"));
         }
         Ok(())

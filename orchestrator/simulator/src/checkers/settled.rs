@@ -27,7 +27,7 @@ impl Checker for Settled {
                 Some(running) => Err(format!("{running} runs without a marker")),
             };
         };
-        let updated = |revision| {
+        let updated = |revision: &model::RevisionId| {
             let progress = facts.progress.get(revision);
             progress.is_some_and(|progress| progress.is_final() && !progress.is_failed())
         };
@@ -48,7 +48,8 @@ impl Checker for Settled {
                 let mut objects = software.objects.iter();
                 objects.any(|(object, _)| facts.known.damaged.contains(object))
             });
-        if rest.running != marker.committed && !damaged {
+        let only_updated = marker.committed.is_none() && rest.running.as_ref().is_some_and(updated);
+        if rest.running != marker.committed && !damaged && !only_updated {
             return Err(format!(
                 "{:?} runs, and {:?} is committed",
                 rest.running, marker.committed
