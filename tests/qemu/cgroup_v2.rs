@@ -178,5 +178,6 @@ fn assert_memory_runs_out(machine: &mut Machine) {
         let other = found["pid"].as_u64().is_some_and(|pid| pid != before);
         (other && found["restarts"].as_u64() >= Some(1)).then_some(())
     });
-    println!("{}", machine.must("coxctl why hungry"));
+    let why = machine.must("coxctl why hungry");
+    assert!(why.contains("used more memory than it may"), "{why}");
 }

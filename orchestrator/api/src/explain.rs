@@ -206,8 +206,10 @@ fn container_why(status: &DeviceStatus, container: &ContainerStatus) -> Why {
             .push(format!("its last failing health check said: {problem}"));
     }
     if let Some(code) = container.exit_code {
-        why.because
-            .push(format!("its last run {}", exit(code, false)));
+        why.because.push(format!(
+            "its last run {}",
+            exit(code, container.out_of_memory)
+        ));
     }
     if container.retries > 0 {
         let of = match container.max_retries {
@@ -418,6 +420,7 @@ mod tests {
             uptime_s: Some(90),
             restarts: 0,
             exit_code: None,
+            out_of_memory: false,
             reason: String::new(),
             health_problem: None,
             fingerprint: ObjectId::of(name.as_bytes()),

@@ -274,6 +274,8 @@ pub struct ContainerView {
     pub restarts: u32,
     /// Exit code of its last end.
     pub exit_code: Option<u32>,
+    /// Whether its last end was a kill because it used more memory than it may.
+    pub out_of_memory: bool,
     /// Version.
     pub fingerprint: ObjectId,
     /// Why it is not further, in words: "waits for group app", "retry in 5 s after exit code 1".

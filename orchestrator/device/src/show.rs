@@ -179,6 +179,7 @@ impl<W: World> Device<W> {
             started_at: shown.started_at,
             restarts: shown.restarts,
             exit_code: shown.exit_code,
+            out_of_memory: shown.out_of_memory,
             fingerprint: spec.fingerprint,
             reason: shown.reason,
             health_problem: shown.health_problem,

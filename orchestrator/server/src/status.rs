@@ -85,6 +85,7 @@ fn container(view: &ContainerView, now: Instant) -> ContainerStatus {
             .map(|started| now.since(started).as_secs()),
         restarts: view.restarts,
         exit_code: view.exit_code,
+        out_of_memory: view.out_of_memory,
         reason: view.reason.clone(),
         health_problem: view.health_problem.clone(),
         fingerprint: view.fingerprint,

@@ -68,6 +68,7 @@ fn container(name: &str, group: &str, goal: Goal, roles: &[&'static str]) -> Con
         started_at: Some(Instant(0)),
         restarts: 0,
         exit_code: None,
+        out_of_memory: false,
         fingerprint: ObjectId::of(name.as_bytes()),
         reason: String::new(),
         health_problem: None,

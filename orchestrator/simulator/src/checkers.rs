@@ -54,6 +54,10 @@ pub struct Known {
     pub upload_lease: Duration,
     /// Files of which the durable content was seen to be right, by path; saves hashing a million times.
     pub intact: RefCell<BTreeMap<ObjectId, Arc<[u8]>>>,
+    /// Where objects lie; saves writing the path of each a million times.
+    pub paths: RefCell<BTreeMap<ObjectId, Rc<str>>>,
+    /// Manifests that were recognised, by the memory they are in.
+    pub recognised: RefCell<Vec<(Arc<[u8]>, Rc<Revision>)>>,
 }
 
 /// What the checkers look at.
@@ -89,16 +93,26 @@ impl Facts<'_> {
     /// The software that a revision's durable manifest is; `None` when there is no manifest or not one that was ever given.
     pub fn software(&self, revision: &RevisionId) -> Option<Rc<Revision>> {
         let bytes = self.image.file(&format!("trails/{revision}/.pvr/json"))?;
-        let known = self.known.software.values();
-        known
-            .into_iter()
-            .find(|software| software.bytes[..] == bytes[..])
-            .cloned()
+        let mut recognised = self.known.recognised.borrow_mut();
+        let seen = recognised
+            .iter()
+            .find(|(seen, _)| Arc::ptr_eq(seen, &bytes));
+        if let Some((_, software)) = seen {
+            return Some(Rc::clone(software));
+        }
+        let mut known = self.known.software.values();
+        let software = known.find(|software| software.bytes[..] == bytes[..])?;
+        recognised.push((bytes, Rc::clone(software)));
+        Some(Rc::clone(software))
     }
 
     /// What is wrong with an object, durably: `None` when it is there and is what its name says.
     pub fn object_problem(&self, object: &ObjectId) -> Option<&'static str> {
-        let Some(bytes) = self.image.file(&format!("objects/{object}")) else {
+        let mut paths = self.known.paths.borrow_mut();
+        let path = paths
+            .entry(*object)
+            .or_insert_with(|| format!("objects/{object}").into());
+        let Some(bytes) = self.image.file(path) else {
             return Some("missing");
         };
         let mut intact = self.known.intact.borrow_mut();
@@ -384,7 +398,7 @@ impl Checkers {
     fn look_at_disk(&mut self, image: &dyn Image) {
         self.look_at_marker(records::MARKERS.map(|path| image.file(path)));
         for (revision, record) in &mut self.progress {
-            record.update(image.file(&format!("trails/{revision}/.pv/progress")));
+            record.update(revision, image);
         }
     }
 

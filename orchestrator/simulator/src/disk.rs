@@ -549,16 +549,19 @@ impl Port for Disk {
         let inner = self.look()?;
         let id = inner.contents.find(path)?;
         let node = &inner.contents.nodes[id];
-        let (len, modified_ms) = match node {
-            Node::File(file) => ((file.live.len() + file.tail.len()) as u64, file.modified_ms),
-            Node::Folder(folder) => (0, folder.modified_ms),
-            Node::Link(_) => (0, 0),
+        let (len, modified_ms, damages) = match node {
+            Node::File(file) => {
+                let len = (file.live.len() + file.tail.len()) as u64;
+                (len, file.modified_ms, file.damages)
+            }
+            Node::Folder(folder) => (0, folder.modified_ms, 0),
+            Node::Link(_) => (0, 0, 0),
         };
         Ok(Metadata {
             kind: kind(node),
             len,
             modified_ms,
-            stamp: (id as u64) << 40 ^ modified_ms << 8 ^ len,
+            stamp: (id as u64) << 40 ^ damages << 32 ^ modified_ms << 8 ^ len,
         })
     }
 

@@ -29,6 +29,8 @@ use crate::runtime::{Inspect, Runtime};
 const REST_LIMIT_MS: u64 = 30 * 60 * 1000;
 /// Nothing may happen for so long, which is longer than the loop waits to write again what the storage did not take, before a device is at rest.
 const REST_MS: u64 = 6000;
+/// A kernel keeps what was not synced no longer than this.
+const WRITE_BACK_MS: u64 = 30_000;
 /// How fast a clock is that runs too fast.
 const FAST: u64 = 30;
 /// Events of one life; more than this is a loop that does not end.
@@ -141,6 +143,8 @@ pub struct World {
     pub(crate) first_cut_operation: Option<u64>,
     losses: u64,
     bug: Bug,
+    /// When the kernel has written back by itself what a killed orchestrator did not sync.
+    write_back_at: Option<TrueTime>,
 }
 
 impl std::fmt::Debug for World {
@@ -208,6 +212,7 @@ impl World {
             first_cut_operation: None,
             losses: 0,
             bug: start.bug,
+            write_back_at: None,
         }
     }
 
@@ -378,6 +383,7 @@ impl World {
             match next {
                 Some(at) if at <= until => {
                     self.machine.advance_to(at);
+                    self.write_back_when_due();
                     self.step(wake == Some(at));
                 }
                 Some(_) | None => {
@@ -385,6 +391,16 @@ impl World {
                     return;
                 }
             }
+        }
+    }
+
+    fn write_back_when_due(&mut self) {
+        if self
+            .write_back_at
+            .is_some_and(|at| self.machine.now() >= at)
+        {
+            self.write_back_at = None;
+            self.disk.write_back();
         }
     }
 
@@ -497,7 +513,12 @@ impl World {
             shutting_down: self.view().is_some_and(|view| view.shutting_down),
             known: &self.known,
         };
+        let before = self.checkers.violations().len();
         look(&mut self.checkers, moment);
+        for violation in &self.checkers.violations()[before..] {
+            self.machine
+                .note(|| format!("!!! invariant {}: {}", violation.invariant, violation.what));
+        }
     }
 
     /// The loop ended the boot itself.
@@ -533,6 +554,7 @@ impl World {
         self.machine.start_over();
         self.loader.boot();
         self.disk.crash(spread, choose);
+        self.write_back_at = None;
         self.stopped.clear();
         self.with_checkers(|checkers, moment| checkers.started(moment, true));
     }
@@ -552,6 +574,7 @@ impl World {
         self.runtime.lose_orchestrator();
         drop(self.machine.take_seen());
         self.disk.revive();
+        self.write_back_at = Some(self.machine.now() + WRITE_BACK_MS);
         self.machine.advance_to(self.machine.now() + 200);
         self.with_checkers(|checkers, moment| checkers.started(moment, false));
     }
@@ -596,8 +619,7 @@ impl World {
                 break;
             }
         }
-        // Rest lasts longer than a kernel keeps what was not synced, which only a killed orchestrator leaves.
-        if self.counts.kills > 0 {
+        if self.write_back_at.take().is_some() {
             self.disk.write_back();
         }
         let rest = Rest {

@@ -145,6 +145,9 @@ pub struct ContainerStatus {
     pub restarts: u32,
     /// Exit code of its last end.
     pub exit_code: Option<u32>,
+    /// Whether its last end was a kill because it used more memory than it may.
+    #[serde(default)]
+    pub out_of_memory: bool,
     /// Why it is not further, in words.
     pub reason: String,
     /// What the last failing health check said.

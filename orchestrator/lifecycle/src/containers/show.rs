@@ -30,6 +30,8 @@ pub struct Shown {
     pub restarts: u32,
     /// Exit code of its last end.
     pub exit_code: Option<u32>,
+    /// Whether its last end was a kill because it used more memory than it may.
+    pub out_of_memory: bool,
     /// Why it is not further, in words; empty when it has reached its goal.
     pub reason: String,
     /// What the last health check said when it failed.
@@ -72,6 +74,7 @@ impl Containers {
                     started_at,
                     restarts: entry.starts.saturating_sub(1),
                     exit_code: entry.exit.map(|exit| exit.code),
+                    out_of_memory: entry.exit.is_some_and(|exit| exit.out_of_memory),
                     reason: self.reason(name, entry, &spec, now),
                     health_problem: entry.problem(),
                     spec,

@@ -62,7 +62,7 @@ impl Checker for Finished {
         7
     }
 
-    fn asked(&mut self, _: &Facts<'_>, _: u64, request: &Request) {
+    fn asked(&mut self, facts: &Facts<'_>, _: u64, request: &Request) {
         if let Request::PutRevision { revision, .. } | Request::DeleteRevision(revision) = request {
             self.accepted.remove(revision);
         }
@@ -74,14 +74,13 @@ impl Checker for Finished {
             ) => {
                 self.again.insert(revision.clone());
             }
-            // Both run a revision that is DONE again; what it ends with then is new.
-            Request::Command(Command::MakeFactory(_) | Command::Rollback) => {
-                let done = self
-                    .percent
-                    .iter()
-                    .filter(|(_, (_, status))| status == "DONE");
-                self.again
-                    .extend(done.map(|(revision, _)| revision.clone()));
+            Request::Command(Command::Rollback) => {
+                let previous = facts.marker.and_then(|marker| marker.previous.clone());
+                self.again.extend(previous);
+            }
+            // Puts another manifest under the name of the factory revision.
+            Request::Command(Command::MakeFactory(_)) => {
+                self.again.insert(RevisionId::factory());
             }
             Request::Command(
                 Command::Reboot(_)

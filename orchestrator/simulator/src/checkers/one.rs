@@ -47,6 +47,7 @@ impl Checker for One {
             && answer.is_ok()
             && let Some(trial) = facts.marker.and_then(|marker| marker.trial.as_ref())
             && trial != revision
+            && facts.marker.and_then(|marker| marker.committed.as_ref()) != Some(revision)
             && !facts
                 .progress
                 .get(trial)

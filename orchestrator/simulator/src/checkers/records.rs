@@ -56,6 +56,7 @@ fn read_marker(bytes: &[u8]) -> Option<MarkerRecord> {
 /// The progress of one revision on the disk.
 #[derive(Debug, Clone, Default)]
 pub struct ProgressRecord {
+    path: String,
     bytes: Option<Arc<[u8]>>,
     /// Status, in Pantavisor's words; empty when there is none.
     pub status: String,
@@ -68,7 +69,11 @@ pub struct ProgressRecord {
 }
 
 impl ProgressRecord {
-    pub(super) fn update(&mut self, bytes: Option<Arc<[u8]>>) {
+    pub(super) fn update(&mut self, revision: &RevisionId, image: &dyn super::Image) {
+        if self.path.is_empty() {
+            self.path = format!("trails/{revision}/.pv/progress");
+        }
+        let bytes = image.file(&self.path);
         let same = match (&self.bytes, &bytes) {
             (Some(old), Some(new)) => Arc::ptr_eq(old, new),
             (None, None) => true,
@@ -77,7 +82,10 @@ impl ProgressRecord {
         if same {
             return;
         }
-        *self = Self::default();
+        *self = Self {
+            path: std::mem::take(&mut self.path),
+            ..Self::default()
+        };
         if let Some(bytes) = &bytes {
             match serde_json::from_slice::<Value>(bytes) {
                 Ok(value) => {

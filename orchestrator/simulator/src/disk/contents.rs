@@ -28,6 +28,8 @@ pub(super) struct File {
     pub(super) live: Arc<[u8]>,
     pub(super) durable: Arc<[u8]>,
     pub(super) modified_ms: u64,
+    /// How often it was damaged: the file system's own record of changes tells, as ctime does.
+    pub(super) damages: u64,
     /// Bytes appended since `live` was last made whole: appending to a shared slice would copy it each time.
     pub(super) tail: Vec<u8>,
 }
@@ -390,6 +392,7 @@ impl Contents {
                     file.tail.clear();
                     file.durable = bytes.into();
                     file.live = Arc::clone(&file.durable);
+                    file.damages += 1;
                 }
             }
             None => {
