@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use device::ports::{Exit, Instance, RuntimeEvent, StartSpec};
+use linux::peer::PidNamespace;
 use linux::process;
 use model::container::{ImageConfig as ImageConfigOf, Kind, Logs, Oci};
 use model::{Container, ObjectId};
@@ -149,6 +150,13 @@ fn set_running(shared: &Shared, id: &str, instance: &Instance, pid: u32) {
     if let Some(entry) = shared.registry().of_mut(id, instance) {
         entry.pid = Some(pid);
         entry.record.phase = Phase::Running;
+        entry.record.pid_namespace = match PidNamespace::of(pid) {
+            Ok(namespace) => Some(namespace.numbers()),
+            Err(error) => {
+                tracing::warn!(id, %error, "cannot tell the name space of its processes; its calls are refused");
+                None
+            }
+        };
         write_record(shared, id, &entry.record);
     }
 }
@@ -212,6 +220,7 @@ fn set_up(shared: &Shared, id: &str, spec: &StartSpec) -> Result<Option<Describe
         revision: spec.revision.clone(),
         phase: Phase::Preparing,
         ready: false,
+        pid_namespace: None,
         image: container.root.as_ref().map(|root| root.object),
         log_max_bytes: logs.max_bytes,
         log_files: logs.files,
@@ -369,6 +378,8 @@ fn ended(shared: &Shared, id: &str, instance: Instance, code: u32) {
         };
         entry.record.phase = Phase::ended(exit);
         entry.pid = None;
+        // Its number may be given to another one now.
+        entry.record.pid_namespace = None;
         write_record(shared, id, &entry.record);
         entry.exited.clone()
     };

@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+mod callers;
 mod client;
 mod config;
 mod image;
@@ -27,5 +28,6 @@ mod spec;
 mod supervise;
 mod user;
 
+pub use callers::{Caller, Callers};
 pub use config::{Address, Config, Spawn};
-pub use runtime::{Caller, Callers, ContainerdRuntime, Control, StartError};
+pub use runtime::{ContainerdRuntime, Control, StartError};

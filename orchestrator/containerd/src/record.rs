@@ -52,6 +52,9 @@ pub(crate) struct Record {
     pub(crate) revision: RevisionId,
     pub(crate) phase: Phase,
     pub(crate) ready: bool,
+    /// Device and inode of the name space of its processes while it runs.
+    #[serde(default)]
+    pub(crate) pid_namespace: Option<(u64, u64)>,
     /// The image that it has mounted.
     pub(crate) image: Option<ObjectId>,
     pub(crate) log_max_bytes: u64,
@@ -110,6 +113,7 @@ mod tests {
                 out_of_memory: true,
             },
             ready: true,
+            pid_namespace: Some((4, 4_026_531_836)),
             image: None,
             log_max_bytes: 1,
             log_files: 0,

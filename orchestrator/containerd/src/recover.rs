@@ -71,8 +71,23 @@ fn take_over(shared: &Arc<Shared>, id: &str, record: Record, pid: u32) {
     if let Some(entry) = shared.registry().of_mut(id, &instance) {
         entry.pid = Some(pid);
         entry.record.phase = Phase::Running;
+        if entry.record.pid_namespace.is_none() {
+            entry.record.pid_namespace = pid_namespace(shared, id, pid);
+        }
     }
     instance::follow(shared, id.to_owned(), instance);
+}
+
+/// The name space of a first process whose number comes from containerd: only when it is in the control group of its instance now.
+fn pid_namespace(shared: &Shared, id: &str, pid: u32) -> Option<(u64, u64)> {
+    let process = linux::process::Process::open(pid).ok()?;
+    let place = linux::peer::place(&process).ok()?;
+    let groups = place.groups_below(&shared.config.cgroup_parent);
+    if !groups.into_iter().eq([id]) {
+        tracing::warn!(id, pid, "not in its control group; its calls are refused");
+        return None;
+    }
+    Some(place.pid_namespaces.first()?.numbers())
 }
 
 /// It ended while nobody looked.
@@ -162,6 +177,7 @@ fn from_labels(labels: &HashMap<String, String>) -> Option<Record> {
         image: labels
             .get(label::IMAGE)
             .and_then(|image| image.parse().ok()),
+        pid_namespace: None,
         log_max_bytes: logs.max_bytes,
         log_files: logs.files,
     })

@@ -8,12 +8,13 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use device::ports::{Instance, Runtime, RuntimeCommand, RuntimeEvent};
-use linux::cgroup::{self, Cgroups};
+use linux::cgroup::Cgroups;
 use model::ContainerName;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tonic::metadata::AsciiMetadataValue;
 
+use crate::callers::Callers;
 use crate::config::{Address, Config};
 use crate::link::{self, Link, Stopper};
 use crate::logs::LogKeeper;
@@ -156,11 +157,12 @@ impl ContainerdRuntime {
         Ok(Self { shared, stopper })
     }
 
-    /// Who is behind a process number, for the server.
-    pub fn callers(&self) -> Callers {
-        Callers {
-            shared: Arc::clone(&self.shared),
-        }
+    /// Who a process belongs to, for the server.
+    ///
+    /// # Errors
+    /// When /proc does not tell our own name space.
+    pub fn callers(&self) -> io::Result<Callers> {
+        Callers::new(Arc::clone(&self.shared))
     }
 
     /// What stops the adapter after the loop, which owns this, has ended.
@@ -192,43 +194,6 @@ impl Control {
 impl Runtime for ContainerdRuntime {
     fn submit(&mut self, command: RuntimeCommand) {
         self.shared.queue(Work::Command(command));
-    }
-}
-
-/// Who a process belongs to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Caller {
-    /// No container of ours.
-    Host,
-    /// This container.
-    Container(ContainerName),
-    /// Something in our control groups that is no container we know, or a process that is gone: to be refused.
-    Unknown,
-}
-
-/// Tells who a process belongs to. Cheap to clone; does not wait.
-#[derive(Clone)]
-pub struct Callers {
-    shared: Arc<Shared>,
-}
-
-impl std::fmt::Debug for Callers {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Callers").finish_non_exhaustive()
-    }
-}
-
-impl Callers {
-    /// By the control group of the process, in the host's numbers.
-    pub fn identify(&self, pid: u32) -> Caller {
-        match cgroup::member_of(pid, &self.shared.config.cgroup_parent) {
-            Ok(None) => Caller::Host,
-            Ok(Some(id)) => match self.shared.registry().get(&id) {
-                Some(entry) => Caller::Container(entry.record.container.clone()),
-                None => Caller::Unknown,
-            },
-            Err(_) => Caller::Unknown,
-        }
     }
 }
 

@@ -306,9 +306,14 @@ fn callers_are_known_by_their_control_group() {
     }
     let mut device = Device::new("caller");
     let (instance, pid) = device.start(&container("app", "sleep 1000 & sleep 1000"));
-    let callers = device.adapter.as_ref().unwrap().callers();
+    let callers = device.adapter.as_ref().unwrap().callers().unwrap();
+    let identify = |pid: u32| {
+        let held = linux::process::Process::open(pid);
+        held.and_then(|held| linux::peer::place(&held))
+            .map_or(Caller::Unknown, |place| callers.identify(&place))
+    };
     let app = Caller::Container("app".parse().unwrap());
-    assert_eq!(callers.identify(pid), app);
+    assert_eq!(identify(pid), app);
     let child = |pid: u32| {
         let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
         list.split_whitespace()
@@ -316,11 +321,11 @@ fn callers_are_known_by_their_control_group() {
             .map(|pid| pid.parse::<u32>().unwrap())
     };
     until("it has a child", || child(pid).is_some());
-    assert_eq!(callers.identify(child(pid).unwrap()), app);
-    assert_eq!(callers.identify(std::process::id()), Caller::Host);
-    assert_eq!(callers.identify(u32::MAX / 2), Caller::Unknown);
+    assert_eq!(identify(child(pid).unwrap()), app);
+    assert_eq!(identify(std::process::id()), Caller::Host);
+    assert_eq!(identify(u32::MAX / 2), Caller::Unknown);
     device.stop(&instance, SECOND);
-    assert_eq!(callers.identify(pid), Caller::Unknown);
+    assert_eq!(identify(pid), Caller::Unknown);
 }
 
 #[test]

@@ -1,42 +1,39 @@
-//! Tells callers of the socket apart: by the control group of the process that connected.
-
-use std::time::Duration;
+//! Tells callers of the socket apart: the process that connected is held, looked at, and found in the registry of containers.
 
 use containerd::Callers;
-use linux::process::Process;
+use linux::{peer, process};
 use server::{Caller, Identify, Peer};
 
-/// Callers by control group: a group of one of our containers, or none of ours.
+/// Callers by the place of their process.
 #[derive(Debug, Clone)]
-pub(crate) struct ByControlGroup {
+pub(crate) struct ByPlace {
     callers: Callers,
 }
 
-impl ByControlGroup {
+impl ByPlace {
     /// With the containers that the run time knows.
     pub(crate) fn new(callers: Callers) -> Self {
         Self { callers }
     }
 }
 
-impl Identify for ByControlGroup {
+impl Identify for ByPlace {
     fn caller(&self, peer: &Peer<'_>) -> Caller {
-        // Without a number the process is in another namespace or gone: nothing is known of it.
+        // Without a number the process is in another name space or gone: nothing is known of it.
         let Some(pid) = peer.pid else {
             return Caller::Unknown;
         };
-        // The process is held while its group is looked up. If it is gone afterwards, its number may have been another one's.
-        let Ok(process) = Process::open(pid) else {
-            return Caller::Unknown;
-        };
-        let caller = match self.callers.identify(pid) {
-            containerd::Caller::Host => Caller::Host { uid: peer.uid },
-            containerd::Caller::Container(name) => Caller::Container(name),
-            containerd::Caller::Unknown => Caller::Unknown,
-        };
-        match process.wait(Duration::ZERO) {
-            Ok(false) => caller,
-            Ok(true) | Err(_) => Caller::Unknown,
+        let held = peer::open(peer.socket, pid, process::since_boot());
+        match held.and_then(|held| peer::place(&held)) {
+            Ok(place) => match self.callers.identify(&place) {
+                containerd::Caller::Host => Caller::Host { uid: peer.uid },
+                containerd::Caller::Container(name) => Caller::Container(name),
+                containerd::Caller::Unknown => Caller::Unknown,
+            },
+            Err(error) => {
+                tracing::debug!(pid, %error, "cannot tell who calls");
+                Caller::Unknown
+            }
         }
     }
 }

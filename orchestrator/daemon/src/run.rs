@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 
 use crate::config::Config;
 use crate::event_loop;
-use crate::identify::ByControlGroup;
+use crate::identify::ByPlace;
 use crate::jobs::Worker;
 use crate::power::ProcessPower;
 use crate::service::{NoBootloader, NoWatchdog};
@@ -161,7 +161,10 @@ fn bring_up(
     let runtime = ContainerdRuntime::start(adapter, tokio.handle(), move |event| {
         sender.send(Event::Runtime(event)).ok();
     })?;
-    let callers = runtime.callers();
+    let callers = runtime.callers().map_err(|source| RunError::Start {
+        what: "telling callers apart: is /proc mounted?",
+        source,
+    })?;
     let control = runtime.control();
 
     let sender = events.clone();
@@ -213,7 +216,7 @@ fn bring_up(
         ],
         handle: handle.clone(),
         storage: Arc::new(store),
-        identify: Arc::new(ByControlGroup::new(callers)),
+        identify: Arc::new(ByPlace::new(callers)),
         settings: Arc::new(ShownSettings::new(Arc::clone(config), handle.clone())),
         clock: Arc::new(SystemClock),
         logs: storage.join("logs"),

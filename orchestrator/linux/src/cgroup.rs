@@ -191,22 +191,14 @@ fn folders_in(folder: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Name of the group directly below `parent` (absolute, `/coxswain`) in which a process is; `None` when it is in none.
-///
-/// # Errors
-/// `NotFound` when there is no such process.
-pub fn member_of(pid: u32, parent: &str) -> io::Result<Option<String>> {
-    let text = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
-    Ok(member(&text, parent))
-}
-
-/// Only a path that *starts* with the parent counts: a container may make groups of any name below its own.
-fn member(text: &str, parent: &str) -> Option<String> {
-    text.lines().find_map(|line| {
+/// Names of the groups directly below `parent` (absolute, `/coxswain`) in the text of a `/proc/PID/cgroup`, a hierarchy after the
+/// other. Only a path that *starts* with the parent counts: a container may make groups of any name below its own.
+pub(crate) fn members<'a>(text: &'a str, parent: &str) -> impl Iterator<Item = &'a str> {
+    text.lines().filter_map(move |line| {
         let path = line.splitn(3, ':').nth(2)?;
         let rest = path.strip_prefix(parent)?.strip_prefix('/')?;
         let name = rest.split('/').next()?;
-        (!name.is_empty()).then(|| name.to_owned())
+        (!name.is_empty()).then_some(name)
     })
 }
 
@@ -232,19 +224,28 @@ mod tests {
 
     #[test]
     fn membership_cannot_be_claimed_from_below() {
-        let cases = [
-            ("0::/coxswain/web-1\n", Some("web-1")),
-            ("0::/coxswain/web-1/inner\n", Some("web-1")),
-            ("3:cpu:/\n2:memory:/coxswain/web-1\n0::/\n", Some("web-1")),
-            ("0::/coxswain/web-1/coxswain/db-2\n", Some("web-1")),
-            ("0::/user/coxswain/db-2\n", None),
-            ("0::/coxswainx/db-2\n", None),
-            ("0::/coxswain\n", None),
-            ("0::/coxswain/\n", None),
-            ("0::/\n", None),
+        let cases: [(&str, &[&str]); 13] = [
+            ("0::/coxswain/web-1\n", &["web-1"]),
+            ("0::/coxswain/web-1/inner\n", &["web-1"]),
+            ("3:cpu:/\n2:memory:/coxswain/web-1\n0::/\n", &["web-1"]),
+            ("1:name=systemd:/coxswain/web-1\n", &["web-1"]),
+            ("4:cpu,cpuacct:/coxswain/web-1\n", &["web-1"]),
+            ("0::/coxswain/web-1/coxswain/db-2\n", &["web-1"]),
+            ("0::/coxswain/a:b\n", &["a:b"]),
+            // Moved in one hierarchy only: both are told.
+            (
+                "2:cpu:/coxswain/db-2\n0::/coxswain/web-1\n",
+                &["db-2", "web-1"],
+            ),
+            ("0::/user/coxswain/db-2\n", &[]),
+            ("0::/coxswainx/db-2\n", &[]),
+            ("0::/coxswain\n", &[]),
+            ("0::/coxswain/\n", &[]),
+            ("0::/../../coxswain/web-1\n", &[]),
         ];
         for (text, expected) in cases {
-            assert_eq!(member(text, "/coxswain").as_deref(), expected, "{text:?}");
+            let found: Vec<_> = members(text, "/coxswain").collect();
+            assert_eq!(found, expected, "{text:?}");
         }
     }
 

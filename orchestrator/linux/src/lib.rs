@@ -6,5 +6,6 @@ pub mod disk;
 pub mod gauges;
 pub mod loop_device;
 pub mod mounts;
+pub mod peer;
 pub mod process;
 pub mod watch;

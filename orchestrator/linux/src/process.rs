@@ -35,6 +35,11 @@ impl Process {
         })
     }
 
+    /// One that the kernel gave us by descriptor; `pid` must be its number.
+    pub(crate) fn held(pid: u32, fd: OwnedFd) -> Self {
+        Self { pid, fd }
+    }
+
     /// Its number.
     pub fn pid(&self) -> u32 {
         self.pid
@@ -72,6 +77,18 @@ impl Process {
     /// # Errors
     /// As the kernel gives them.
     pub fn wait(&self, timeout: Duration) -> io::Result<bool> {
+        let ended = self.wait_without_reaping(timeout)?;
+        if ended {
+            self.reap();
+        }
+        Ok(ended)
+    }
+
+    /// The same, and a child of ours stays a zombie.
+    ///
+    /// # Errors
+    /// As the kernel gives them.
+    pub fn wait_without_reaping(&self, timeout: Duration) -> io::Result<bool> {
         let timeout = Timespec::try_from(timeout)
             .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
         let mut fds = [PollFd::new(&self.fd, PollFlags::IN)];
@@ -80,11 +97,7 @@ impl Process {
             Err(Errno::INTR) => 0,
             Err(errno) => return Err(errno.into()),
         };
-        if ready == 0 {
-            return Ok(false);
-        }
-        self.reap();
-        Ok(true)
+        Ok(ready > 0)
     }
 
     /// Takes the zombie away when it is our child and nobody else did; else does nothing.
@@ -133,13 +146,39 @@ fn arguments(pid: u32) -> io::Result<Vec<Vec<u8>>> {
 /// # Errors
 /// `NotFound` when it is gone, `InvalidData` when /proc says what it never says.
 pub fn uptime(pid: u32) -> io::Result<Duration> {
-    let stat = fs::read(format!("/proc/{pid}/stat"))?;
-    let ticks = start_ticks(&stat).ok_or(io::Error::from(io::ErrorKind::InvalidData))?;
-    let per_second = rustix::param::clock_ticks_per_second().max(1);
-    let started = Duration::from_millis(ticks.saturating_mul(1000) / per_second);
+    let started = started(pid)?;
+    Ok(since_boot().saturating_sub(started))
+}
+
+/// Time since the machine's boot, time in suspend included.
+pub fn since_boot() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    let now = Duration::try_from(now).unwrap_or_default();
-    Ok(now.saturating_sub(started))
+    Duration::try_from(now).unwrap_or_default()
+}
+
+/// When a process was started, as time since the machine's boot, rounded down to a tick of the clock (10 ms).
+///
+/// # Errors
+/// `NotFound` when it is gone, `InvalidData` when /proc says what it never says.
+pub fn started(pid: u32) -> io::Result<Duration> {
+    let ticks = stat_field(pid, START_TICKS)?;
+    let per_second = rustix::param::clock_ticks_per_second().max(1);
+    Ok(Duration::from_millis(
+        ticks.saturating_mul(1000) / per_second,
+    ))
+}
+
+/// What the kernel knows of a process as flags (`PF_*` of linux/sched.h).
+///
+/// # Errors
+/// `NotFound` when it is gone, `InvalidData` when /proc says what it never says.
+pub(crate) fn flags(pid: u32) -> io::Result<u64> {
+    stat_field(pid, FLAGS)
+}
+
+fn stat_field(pid: u32, field: usize) -> io::Result<u64> {
+    let stat = fs::read(format!("/proc/{pid}/stat"))?;
+    field_of(&stat, field).ok_or(io::Error::from(io::ErrorKind::InvalidData))
 }
 
 /// Open files that this process, and so its children, may have at most.
@@ -173,11 +212,15 @@ pub fn device_numbers(device: u64) -> (u32, u32) {
     (rustix::fs::major(device), rustix::fs::minor(device))
 }
 
-/// Field 22; the second field is a name in parentheses that may hold anything.
-fn start_ticks(stat: &[u8]) -> Option<u64> {
+/// Numbers of fields, as proc(5) counts them.
+const FLAGS: usize = 9;
+const START_TICKS: usize = 22;
+
+/// A field after the second one, which is a name in parentheses that may hold anything.
+fn field_of(stat: &[u8], field: usize) -> Option<u64> {
     let end = stat.iter().rposition(|byte| *byte == b')')?;
     let rest = std::str::from_utf8(stat.get(end + 2..)?).ok()?;
-    rest.split(' ').nth(19)?.parse().ok()
+    rest.split(' ').nth(field.checked_sub(3)?)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -188,7 +231,8 @@ mod tests {
     #[test]
     fn start_ticks_with_an_odd_name() {
         let stat = b"7 (a) b) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 9 10";
-        assert_eq!(start_ticks(stat), Some(4711));
+        assert_eq!(field_of(stat, START_TICKS), Some(4711));
+        assert_eq!(field_of(stat, FLAGS), Some(4_194_560));
     }
 
     #[test]

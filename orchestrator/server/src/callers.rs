@@ -1,7 +1,8 @@
 //! Who calls, and what they may.
 //!
 //! Who is asked once, when the connection is accepted: a process that exits and whose number is taken by another one later gains
-//! nothing. What they may is looked up at each request, because the running revision changes.
+//! nothing, and a connection that is handed on keeps the rights of the one who made it. What they may is looked up at each request,
+//! because the running revision changes. What comes of it for every route stands in `access.md`.
 
 use std::os::fd::BorrowedFd;
 
@@ -128,6 +129,90 @@ mod tests {
     use super::*;
     use crate::tests::view;
     use api::Method;
+    use api::routes::{ROUTES, Route};
+    use std::fmt::Write as _;
+
+    /// Kinds of caller, as the head of the table names them.
+    fn kinds() -> [(&'static str, Caller); 7] {
+        let container = |name: &str| Caller::Container(name.parse().unwrap());
+        [
+            ("host root", Caller::Host { uid: 0 }),
+            ("host user", Caller::Host { uid: 1000 }),
+            ("`mgmt`", container("pvr-sdk")),
+            ("`monitor`", container("watcher")),
+            ("no role", container("web")),
+            ("no role, own", container("sensor")),
+            ("unknown", Caller::Unknown),
+        ]
+    }
+
+    /// The path with a name for each parameter; the container that it names is `sensor`.
+    fn target(route: &Route) -> String {
+        let named = |part: &str| match part {
+            "{container}" | "{name}" | "{subject}" => "sensor".to_owned(),
+            "{rev}" | "{id}" => "7".to_owned(),
+            "{sha256}" => "ab".repeat(32),
+            other => other.trim_matches(['{', '}']).to_owned(),
+        };
+        route
+            .path
+            .split('/')
+            .map(named)
+            .collect::<Vec<_>>()
+            .join("/")
+    }
+
+    #[test]
+    fn every_route_has_an_outcome_for_every_caller() {
+        let view = view();
+        let mut page = "# Who may call what\n\n\
+            Made from the table of routes by `UPDATE_EXPECT=1 cargo test -p server`: look at what changes. `own` is a \
+            container that the path names; a status is that of the refusal. How callers are told apart stands in \
+            [decision 0030](../decisions/0030-who-calls.md).\n\n| |"
+            .to_owned();
+        for (kind, _) in kinds() {
+            write!(page, " {kind} |").unwrap();
+        }
+        write!(page, "\n|---|{}", "---|".repeat(kinds().len())).unwrap();
+        for route in ROUTES {
+            let target = target(route);
+            let found = api::routes::find(route.method, &target).unwrap();
+            assert_eq!(found.route.path, route.path, "{target} is another route's");
+            write!(page, "\n| `{} {}` |", route.method.as_str(), route.path).unwrap();
+            for (kind, caller) in kinds() {
+                let outcome = check(&caller, &view, &found).map_err(|problem| problem.status);
+                must_hold(kind, route, outcome);
+                match outcome {
+                    Ok(()) => page.push_str(" yes |"),
+                    Err(status) => write!(page, " {status} |").unwrap(),
+                }
+            }
+        }
+        page.push('\n');
+        expect_test::expect_file!["../access.md"].assert_eq(&page);
+    }
+
+    /// What no change of the table may break.
+    fn must_hold(kind: &str, route: &Route, outcome: Result<(), u16>) {
+        let reads = matches!(route.method, Method::Get | Method::Head);
+        let open = matches!(
+            route.path,
+            "/signal" | "/healthz" | "/version" | "/openapi.json"
+        );
+        let expected = match kind {
+            "host root" | "`mgmt`" => Some(true),
+            "`monitor`" => Some(reads || open),
+            "host user" | "no role" => Some(open),
+            "no role, own" if open => Some(true),
+            // Only reading, and only where the path names the container.
+            "no role, own" => (!reads || !route.path.contains('{')).then_some(false),
+            _ => Some(false),
+        };
+        if let Some(expected) = expected {
+            let place = format!("{kind}: {} {}", route.method.as_str(), route.path);
+            assert_eq!(outcome.is_ok(), expected, "{place}");
+        }
+    }
 
     #[test]
     fn rights_follow_the_running_revision() {
@@ -138,6 +223,7 @@ mod tests {
             (Caller::Host { uid: 1000 }, Some(Rights::Own)),
             (Caller::Unknown, None),
             (container("pvr-sdk"), Some(Rights::Mgmt)),
+            (container("watcher"), Some(Rights::Monitor)),
             (container("web"), Some(Rights::Own)),
             (container("gone"), None),
         ] {

@@ -97,6 +97,7 @@ pub(crate) fn view() -> View {
         containers: vec![
             container("pvr-sdk", "platform", Goal::Started, &["mgmt"]),
             container("sensor", "app", Goal::Ready, &[]),
+            container("watcher", "app", Goal::Started, &["monitor"]),
             container("web", "app", Goal::Started, &[]),
         ],
         groups: vec![
