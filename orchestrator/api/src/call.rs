@@ -82,6 +82,10 @@ pub enum Call {
     Status,
     /// `GET /healthz`
     Health,
+    /// `GET /metrics`
+    Metrics,
+    /// `GET /usage`
+    Usage,
     /// `GET /version`
     Version,
     /// `GET /openapi.json`

@@ -11,6 +11,7 @@ pub mod explain;
 pub mod limits;
 pub mod messages;
 pub mod openapi;
+pub mod openmetrics;
 pub mod problem;
 pub mod routes;
 

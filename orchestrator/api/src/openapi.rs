@@ -5,6 +5,7 @@
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value, json};
 
+use crate::openmetrics;
 use crate::problem::{self, Code, PantavisorError, ProblemBody};
 use crate::routes::{Access, Answer, Body, ROUTES, Route, Shape};
 
@@ -117,6 +118,7 @@ fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {
         Answer::Bytes => Some(("application/octet-stream", json!({}))),
         Answer::Manifest => Some(("application/json", json!({"type": "object"}))),
         Answer::Text => Some(("text/plain", json!({"type": "string"}))),
+        Answer::Metrics => Some((openmetrics::MEDIA_TYPE, json!({"type": "string"}))),
         Answer::Events => Some(("text/event-stream", json!({"type": "string"}))),
     };
     let mut success = json!({"description": route.summary});

@@ -115,6 +115,8 @@ pub enum Answer {
     Manifest,
     /// Plain text.
     Text,
+    /// Text in the OpenMetrics format.
+    Metrics,
     /// Server-sent events; each one's data is an `Event`.
     Events,
 }
@@ -391,7 +393,7 @@ impl Route {
     }
 }
 
-use Answer::{Bytes, Events, Json, Manifest, Text};
+use Answer::{Bytes, Events, Json, Manifest, Metrics, Text};
 use Method::{Delete, Get, Head, Patch, Post, Put};
 
 const MANIFEST_PROBLEMS: &[Code] = &[
@@ -547,6 +549,10 @@ pub static ROUTES: &[Route] = &[
         .access(Access::Anyone)
         .also(&[(503, "The same body; `ok` is false")])
         .answers(Json(schema::<ours::Health>)),
+    ours(Get, "/metrics", |_| Ok(Call::Metrics), "Figures for monitors, in the OpenMetrics format")
+        .answers(Metrics),
+    ours(Get, "/usage", |_| Ok(Call::Usage), "What containers and the machine use now")
+        .answers(Json(schema::<model::usage::Usage>)),
     ours(Get, "/version", |_| Ok(Call::Version), "Name and version of the orchestrator")
         .access(Access::Anyone)
         .answers(Json(schema::<ours::Version>)),

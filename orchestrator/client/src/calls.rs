@@ -89,6 +89,22 @@ impl Client {
         self.get("/version").await
     }
 
+    /// What containers and the machine use now.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn usage(&self) -> Result<model::usage::Usage, Error> {
+        self.get("/usage").await
+    }
+
+    /// Figures for monitors, in the OpenMetrics format.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn metrics(&self) -> Result<String, Error> {
+        self.get_text("/metrics").await
+    }
+
     /// The OpenAPI document.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 //! processes, which it cannot. What does not fit together is nobody we know: a process that moved itself gains nothing and loses
 //! what it had. Decision 0030 has the whole table.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
@@ -43,6 +44,11 @@ impl Callers {
             shared,
             own: PidNamespace::own()?,
         })
+    }
+
+    /// Control groups of the containers that run.
+    pub fn groups(&self) -> BTreeMap<ContainerName, String> {
+        self.shared.registry().running_groups(&self.shared.config)
     }
 
     /// By the place of the process.

@@ -9,6 +9,7 @@ use device::ports::{Condition, Exit, Found, Instance};
 use model::{ContainerName, ObjectId};
 use tokio::sync::watch;
 
+use crate::config::Config;
 use crate::record::{Phase, Record};
 
 /// One instance.
@@ -78,6 +79,14 @@ impl Registry {
         if let Some(entry) = self.entries.get_mut(id) {
             entry.record.image = None;
         }
+    }
+
+    /// The control group of each container that runs.
+    pub(crate) fn running_groups(&self, config: &Config) -> BTreeMap<ContainerName, String> {
+        let running = self.entries.iter().filter(|(_, entry)| entry.pid.is_some());
+        running
+            .map(|(id, entry)| (entry.record.container.clone(), config.cgroup(id)))
+            .collect()
     }
 
     /// Everything that exists and is not just being made.

@@ -6,6 +6,7 @@ pub mod check;
 pub mod cli;
 pub mod config;
 mod event_loop;
+mod figures;
 mod identify;
 mod jobs;
 mod power;

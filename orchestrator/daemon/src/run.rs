@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 
 use crate::config::Config;
 use crate::event_loop;
+use crate::figures::KernelFigures;
 use crate::identify::ByPlace;
 use crate::jobs::Worker;
 use crate::power::ProcessPower;
@@ -216,6 +217,12 @@ fn bring_up(
         ],
         handle: handle.clone(),
         storage: Arc::new(store),
+        figures: Arc::new(KernelFigures::find(callers.clone()).map_err(|source| {
+            RunError::Start {
+                what: "reading control groups",
+                source,
+            }
+        })?),
         identify: Arc::new(ByPlace::new(callers)),
         settings: Arc::new(ShownSettings::new(Arc::clone(config), handle.clone())),
         clock: Arc::new(SystemClock),

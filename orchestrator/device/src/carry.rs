@@ -167,6 +167,8 @@ impl<W: World> Device<W> {
             Write::Progress(revision, progress) => {
                 let progress = self.with_log(revision, progress);
                 or_gone(self.store.set_progress(revision, &progress))?;
+                let now = self.ports.clock.now();
+                self.updates.note(revision, progress.status, now);
                 let text = format!("{} {}", progress.status, progress.message);
                 self.tell("progress", Some(revision.clone()), None, text);
                 Ok(())

@@ -76,6 +76,7 @@ pub struct Device<W: World> {
     pub(crate) runtime_problem: Option<String>,
     pub(crate) shown: BTreeMap<ContainerName, Status>,
     pub(crate) told: bool,
+    pub(crate) updates: crate::updates::UpdateCounter,
 }
 
 /// How far the start has come.
@@ -124,6 +125,7 @@ impl<W: World> Device<W> {
             runtime_problem: None,
             shown: BTreeMap::new(),
             told: false,
+            updates: crate::updates::UpdateCounter::default(),
         }
     }
 

@@ -232,6 +232,8 @@ pub struct View {
     pub notices: Vec<String>,
     /// Whether a shutdown is under way.
     pub shutting_down: bool,
+    /// How updates ended since this start.
+    pub updates: crate::updates::Updates,
 }
 
 /// A trial, as shown.
@@ -323,7 +325,7 @@ pub struct Happened {
     pub id: u64,
     /// When.
     pub time: WallTime,
-    /// Stable word: `container-status`, `progress`, `rollback`, `commit`, `meta`, `runtime`, `collected`, `notice`, `shutdown`.
+    /// Stable word: `container-status`, `progress`, `rollback`, `commit`, `removed`, `meta`, `runtime`, `collected`, `notice`, `shutdown`.
     pub kind: &'static str,
     /// The revision it is about.
     pub revision: Option<RevisionId>,

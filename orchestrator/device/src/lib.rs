@@ -16,6 +16,7 @@ pub mod settings;
 pub mod shared;
 mod show;
 mod start;
+pub mod updates;
 
 pub use device::{Device, Event};
 pub use settings::Settings;

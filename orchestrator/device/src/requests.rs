@@ -288,7 +288,11 @@ impl<W: World> Device<W> {
             });
         }
         match self.store.delete_revision(revision) {
-            Ok(true) => Ok(()),
+            Ok(true) => {
+                let text = "was removed".to_owned();
+                self.tell("removed", Some(revision.clone()), None, text);
+                Ok(())
+            }
             Ok(false) => Err(Refusal::NoSuchRevision(revision.clone())),
             Err(error) => Err(disk_refusal(&error)),
         }

@@ -105,6 +105,7 @@ impl<W: World> Device<W> {
                 notices: self.notices.clone(),
                 shutting_down: update
                     .is_some_and(|update| matches!(update.phase(), Phase::ShuttingDown { .. })),
+                updates: self.updates.seen.clone(),
             });
         }
         if std::mem::take(&mut self.told) {

@@ -8,4 +8,5 @@ pub mod loop_device;
 pub mod mounts;
 pub mod peer;
 pub mod process;
+pub mod usage;
 pub mod watch;

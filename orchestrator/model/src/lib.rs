@@ -15,6 +15,7 @@ pub mod marker;
 pub mod metadata;
 pub mod progress;
 pub mod time;
+pub mod usage;
 
 pub use container::{Container, Goal, Group, Status};
 pub use id::{ContainerName, GroupName, Key, ObjectId, RevisionId};

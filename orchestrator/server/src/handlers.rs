@@ -67,6 +67,8 @@ pub(crate) async fn carry_out(
         Call::Collect => whole::collect(asked).await,
         Call::Status => whole::status(asked).await,
         Call::Health => Ok(whole::health(asked)),
+        Call::Metrics => whole::metrics(asked).await,
+        Call::Usage => whole::usage(asked).await,
         Call::Version => Ok(whole::version()),
         Call::OpenApi => Ok(Answer::json(Bytes::from_static(
             api::openapi::TEXT.as_bytes(),

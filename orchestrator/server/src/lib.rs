@@ -23,6 +23,7 @@ mod handlers;
 pub mod http1;
 pub mod limits;
 mod listen;
+mod metrics;
 mod refusal;
 mod respond;
 pub mod status;
@@ -33,6 +34,7 @@ mod tests;
 pub use callers::{Caller, Identify, Peer};
 pub use limits::Timeouts;
 pub use listen::{Running, Socket, StartError};
+pub use metrics::Figures;
 pub use storage::Storage;
 
 /// What the daemon tells about itself.
@@ -61,6 +63,8 @@ pub struct Server {
     pub clock: Arc<dyn Clock + Send + Sync>,
     /// The folder of the logs of containers.
     pub logs: PathBuf,
+    /// What containers and the machine use.
+    pub figures: Arc<dyn Figures>,
     /// Time-outs.
     pub timeouts: Timeouts,
 }
@@ -84,6 +88,8 @@ pub(crate) struct Shared {
     pub(crate) logs: PathBuf,
     pub(crate) timeouts: Timeouts,
     pub(crate) rendered: Rendered,
+    pub(crate) figures: Arc<dyn Figures>,
+    pub(crate) calls: Arc<metrics::Calls>,
     pub(crate) epoch: handlers::Epoch,
     pub(crate) rare_heads: Arc<Semaphore>,
     /// Becomes true when the server stops: streams without an end have theirs then.

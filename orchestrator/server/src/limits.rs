@@ -30,6 +30,8 @@ pub const SEND_BUFFER_BYTES: usize = 1 << 20;
 pub const TRANSFERS_MAX: usize = 16;
 /// How long an upload or download waits for its turn.
 pub const TRANSFER_PATIENCE: Duration = Duration::from_secs(30);
+/// Objects are counted for monitors again when the last count is older.
+pub const OBJECT_COUNT_AGE: Duration = Duration::from_secs(5);
 /// Followers of events and logs at the same time.
 pub const FOLLOWERS_MAX: usize = 64;
 

@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 
 use crate::callers::{Caller, Identify, Peer};
 use crate::handlers::Epoch;
+use crate::metrics::Calls;
 use crate::{Rendered, Server, Shared, limits, respond};
 
 /// Pause after the system has no more file descriptors or memory for a connection.
@@ -77,6 +78,8 @@ pub(crate) fn start(server: Server) -> Result<Running, StartError> {
         logs: server.logs,
         timeouts: server.timeouts,
         rendered: Rendered::default(),
+        figures: server.figures,
+        calls: Arc::new(Calls::new()),
         epoch: Epoch::new(wall.0),
         stopping: stopping.clone(),
         rare_heads: Arc::new(Semaphore::new(limits::RARE_HEADS_MAX)),

@@ -126,11 +126,16 @@ async fn answer(
         Err(_) if head.method == api::Method::Patch => return Answer::rejected(501),
         Err(problem) => return refused(&problem, Shape::Pantavisor, head),
     };
-    match checked(shared, caller, head, body, &found).await {
+    let began = std::time::Instant::now();
+    let answer = match checked(shared, caller, head, body, &found).await {
         Ok(answer) => answer,
         Err(problem) if problem.code == Code::BadChunk => Answer::rejected(413),
         Err(problem) => refused(&problem, found.route.shape, head),
-    }
+    };
+    shared
+        .calls
+        .note(found.route, answer.status, began.elapsed());
+    answer
 }
 
 async fn checked(

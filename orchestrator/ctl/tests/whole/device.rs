@@ -2,6 +2,7 @@
 //!
 //! A container named `sick…` ends with exit code 3 as soon as it was started; every other one runs until it is stopped.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -16,8 +17,9 @@ use device::{Device, Event};
 use device::{Handle, Settings};
 use linux::clock::SystemClock;
 use linux::disk::LinuxDisk as Disk;
-use model::RevisionId;
 use model::failure::Pressure;
+use model::usage::{ContainerUsage, MachineUsage};
+use model::{ContainerName, RevisionId};
 use server::{Caller, Identify, Peer, Running, Server, Socket, Timeouts};
 use store::Store;
 
@@ -59,6 +61,7 @@ impl TestDevice {
             settings: Arc::new(NoSettings),
             clock: Arc::new(SystemClock),
             logs: folder.path().join("storage/logs"),
+            figures: Arc::new(RealMachine),
             timeouts: Timeouts::default(),
         };
         let entered = runtime.enter();
@@ -274,6 +277,26 @@ struct Root;
 impl Identify for Root {
     fn caller(&self, _peer: &Peer<'_>) -> Caller {
         Caller::Host { uid: 0 }
+    }
+}
+
+/// Real figures of the machine; of the containers, which are not real, those of one.
+struct RealMachine;
+
+impl server::Figures for RealMachine {
+    fn containers(&self) -> BTreeMap<ContainerName, ContainerUsage> {
+        let used = ContainerUsage {
+            cpu_us: Some(2_000_000),
+            memory_bytes: Some(3 << 20),
+            memory_working_set_bytes: Some(2 << 20),
+            pids: Some(4),
+            ..ContainerUsage::default()
+        };
+        BTreeMap::from([("web".parse().unwrap(), used)])
+    }
+
+    fn machine(&self) -> MachineUsage {
+        linux::usage::of_machine()
     }
 }
 

@@ -103,11 +103,7 @@ impl Containers {
             }
         }
         self.check_health(now);
-        let commands = std::mem::take(&mut self.commands);
-        for command in &commands {
-            self.timing.asked(now, command);
-        }
-        commands
+        std::mem::take(&mut self.commands)
     }
 
     fn update_groups(&mut self, now: Instant) {

@@ -1,6 +1,7 @@
 //! The device as a whole: commands, collection, status, health, configuration, failures, why.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use api::call::{Subject, no_such_failure, no_such_subject};
 use api::explain::{self, RevisionFacts};
@@ -10,10 +11,12 @@ use api::{Code, Problem, call};
 use device::handle::{Answer as Done, Command, Refusal, Request};
 use model::failure::Failure;
 use model::metadata::MetaKey;
+use model::usage::Usage;
 use model::{ObjectId, Progress, RevisionId};
 
 use super::{Asked, text, to_json};
 use crate::http1::answer::{Answer, Body, JSON};
+use crate::metrics;
 use crate::refusal;
 use crate::status;
 use crate::storage::ReadError;
@@ -205,6 +208,52 @@ pub(super) fn health(asked: &Asked<'_, '_>) -> Answer {
         answer.status = 503;
     }
     answer
+}
+
+/// Reads what everything uses, where waiting is allowed.
+async fn used(asked: &Asked<'_, '_>) -> Result<Usage, Problem> {
+    let figures = Arc::clone(&asked.shared.figures);
+    let at_ms = asked.shared.clock.now().0;
+    asked
+        .blocking(move |_| Usage {
+            at_ms,
+            machine: figures.machine(),
+            containers: figures.containers(),
+        })
+        .await
+}
+
+pub(super) async fn usage(asked: &Asked<'_, '_>) -> Result<Answer, Problem> {
+    Ok(to_json(&used(asked).await?))
+}
+
+pub(super) async fn metrics(asked: &Asked<'_, '_>) -> Result<Answer, Problem> {
+    let usage = used(asked).await?;
+    let view = asked.shared.handle.view();
+    let clock = &asked.shared.clock;
+    let (now, wall) = (clock.now(), clock.wall());
+    let calls = Arc::clone(&asked.shared.calls);
+    let text = asked
+        .blocking(move |storage| {
+            // A disk that does not tell leaves its figures out; the others are wanted all the more.
+            let space = storage.space().ok();
+            let status = status::render(&view, now, wall, space, None);
+            metrics::text(&metrics::Facts {
+                healthy: status::problems(&status).is_empty(),
+                status: &status,
+                view: &view,
+                usage: &usage,
+                space,
+                objects: calls.objects(storage, now),
+                calls: &calls,
+            })
+        })
+        .await?;
+    Ok(Answer::new(
+        200,
+        api::openmetrics::MEDIA_TYPE,
+        Body::Bytes(text.into()),
+    ))
 }
 
 pub(super) fn version() -> Answer {

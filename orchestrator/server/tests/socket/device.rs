@@ -16,6 +16,7 @@ use linux::disk::LinuxDisk;
 use model::container::{BackoffPolicy, RecoveryPolicy, RestartPolicy};
 use model::metadata::MetaKind;
 use model::progress::message;
+use model::usage::{ContainerUsage, MachineUsage};
 use model::{Goal, Instant, Manifest, ObjectId, Progress, RevisionId, State, Status, WallTime};
 use server::{Caller, Identify, Peer, Running, Server, Settings, Socket, Timeouts};
 use store::{NewRevision, Options, Store};
@@ -88,6 +89,7 @@ impl Bench {
             settings: Arc::new(NoSettings),
             clock: Arc::new(Ticking(std::time::Instant::now())),
             logs: folder.join("storage/logs"),
+            figures: Arc::new(NoFigures),
             timeouts,
         };
         let running = {
@@ -134,6 +136,22 @@ impl Identify for Told {
             "the kernel tells who is at the other end"
         );
         self.0.lock().unwrap().clone()
+    }
+}
+
+struct NoFigures;
+
+impl server::Figures for NoFigures {
+    fn containers(&self) -> std::collections::BTreeMap<model::ContainerName, ContainerUsage> {
+        let used = ContainerUsage {
+            cpu_us: Some(5),
+            ..ContainerUsage::default()
+        };
+        std::collections::BTreeMap::from([("web".parse().unwrap(), used)])
+    }
+
+    fn machine(&self) -> MachineUsage {
+        MachineUsage::default()
     }
 }
 

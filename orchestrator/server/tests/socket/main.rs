@@ -6,6 +6,7 @@
 )]
 
 mod device;
+mod figures;
 mod hostile;
 mod recordings;
 mod transfers;
