@@ -20,9 +20,11 @@ mod control;
 mod events;
 mod reconcile;
 mod show;
+mod timing;
 
 pub use control::{Action, ControlError};
 pub use show::{Shown, ShownGroup};
+pub use timing::Took;
 
 /// While the run time does not answer, goals are not judged for at most this long.
 pub const OUTAGE_MAX: Duration = Duration::from_secs(120);
@@ -106,6 +108,7 @@ pub struct Containers {
     failure: Option<Failed>,
     reboot: Option<Failed>,
     commands: Vec<RuntimeCommand>,
+    timing: timing::Timing,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -237,7 +240,13 @@ impl Entry {
                 self.is_current() && spec.goal == Goal::Mounted
             }
             (Outcome::Going, Run::Running { ready, .. }) => {
-                self.is_current() && (*ready || spec.goal < Goal::Ready)
+                let far_enough = match spec.goal {
+                    // It is to be stopped and only mounted.
+                    Goal::Mounted => false,
+                    Goal::Started => true,
+                    Goal::Ready => *ready,
+                };
+                self.is_current() && far_enough
             }
             (
                 Outcome::Going,
@@ -294,6 +303,7 @@ impl Containers {
             failure: None,
             reboot: None,
             commands: vec![RuntimeCommand::List],
+            timing: timing::Timing::default(),
         }
     }
 
@@ -427,6 +437,54 @@ impl Containers {
     /// The revision for which a container was started: where its logs and revision volumes are.
     pub fn started_for(&self, name: &ContainerName) -> Option<&RevisionId> {
         self.entries.get(name)?.volumes_of.as_ref()
+    }
+
+    /// How long a container took when that was seen last.
+    pub fn took(&self, name: &ContainerName) -> Took {
+        self.timing.of(name)
+    }
+
+    /// What is alive of each container: running, mounted or on its way to either.
+    pub fn alive(&self) -> BTreeMap<ContainerName, Instance> {
+        let alive = self
+            .entries
+            .iter()
+            .filter_map(|(name, entry)| match &entry.run {
+                Run::Starting { instance, .. }
+                | Run::Mounted { instance }
+                | Run::Running { instance, .. } => Some((name.clone(), instance.clone())),
+                Run::Absent | Run::Ended { .. } | Run::Stopping { .. } => None,
+            });
+        alive.collect()
+    }
+
+    /// Whether a container of the target has reached its goal.
+    pub(crate) fn has_reached(&self, name: &ContainerName) -> bool {
+        self.entries
+            .get(name)
+            .is_some_and(|entry| entry.spec.is_some() && entry.reached())
+    }
+
+    /// Commands that were given and not answered yet.
+    pub(crate) fn under_way(&self) -> (Vec<Instance>, Vec<Instance>) {
+        let (mut starting, mut stopping) = (Vec::new(), Vec::new());
+        for entry in self.entries.values() {
+            match &entry.run {
+                Run::Starting { instance, .. } => starting.push(instance.clone()),
+                Run::Stopping { instance, .. } => stopping.push(instance.clone()),
+                Run::Absent | Run::Mounted { .. } | Run::Running { .. } | Run::Ended { .. } => {}
+            }
+        }
+        (starting, stopping)
+    }
+
+    /// When the last one that holds up a commit has run its stable time, if nothing happens.
+    pub(crate) fn settled_at(&self, now: Instant) -> Instant {
+        self.entries
+            .values()
+            .filter(|entry| !entry.is_settled(now))
+            .filter_map(Entry::stable_at)
+            .fold(now, Instant::max)
     }
 
     /// The number that the next instance gets.

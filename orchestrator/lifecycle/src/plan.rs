@@ -1,8 +1,19 @@
 //! What changes from one revision to another, and whether the machine must restart for it.
+//!
+//! [`Plan`] compares two manifests. [`rehearse`] plays the whole update through the machines that will carry it out (`update`,
+//! `containers`, `boot`), with a run time that does what it is told: so what is announced cannot drift from what is done.
 
 use std::collections::BTreeSet;
 
 use model::{ContainerName, Manifest};
+
+mod fate;
+mod rehearsal;
+mod stage;
+
+pub use fate::{Basis, Fate, Fated, Lasts, Reason};
+pub use rehearsal::{Rehearsal, Scene, Way, rehearse};
+pub use stage::{Act, Deed};
 
 /// What an update does, container by container; each list in the order of its manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -83,6 +83,11 @@ impl Update {
         }
     }
 
+    /// The settings as they are now.
+    pub fn settings(&self) -> Settings {
+        self.settings
+    }
+
     /// Settings that changed meanwhile. A trial under way keeps the tries that it was given.
     pub fn set_settings(&mut self, settings: Settings) {
         self.settings = settings;

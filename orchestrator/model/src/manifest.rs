@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::container::{Container, Group};
 use crate::{ContainerName, GroupName, Key, ObjectId};
 
+mod changes;
 mod codes;
 mod fingerprint;
 mod groups;
@@ -27,6 +28,7 @@ mod run;
 mod schema;
 mod storage;
 
+pub use changes::Changes;
 pub use codes::CODES;
 pub use schema::schema;
 
@@ -165,18 +167,19 @@ impl Manifest {
     /// SHA-256 over what needs a reboot when it changes: everything below `bsp/` except provenance.
     pub fn boot_fingerprint(&self) -> ObjectId {
         let mut text = String::new();
-        for (key, value) in &self.entries {
-            let Some(("bsp", rest)) = key.split_first() else {
-                continue;
-            };
-            if matches!(rest, "src.json" | "build.json") {
-                continue;
-            }
+        for (key, value) in self.boot_entries() {
             match value {
                 Value::Object(object) => text.push_str(&format!("{key}\0object\0{object}\0")),
                 Value::Inline(json) => text.push_str(&format!("{key}\0inline\0{json}\0")),
             }
         }
         ObjectId::of(text.as_bytes())
+    }
+
+    /// What [`Manifest::boot_fingerprint`] counts.
+    fn boot_entries(&self) -> impl Iterator<Item = (&Key, &Value)> {
+        self.entries.iter().filter(|(key, _)| {
+            matches!(key.split_first(), Some(("bsp", rest)) if !matches!(rest, "src.json" | "build.json"))
+        })
     }
 }

@@ -18,6 +18,7 @@ const CODE_UNKNOWN: u32 = 255;
 impl Containers {
     /// Takes what the run time told. Events of instances that are not the newest of their container are ignored.
     pub fn handle(&mut self, now: Instant, event: RuntimeEvent) {
+        self.timing.told(now, &event);
         match event {
             RuntimeEvent::Listed(found) => self.on_listed(now, found),
             RuntimeEvent::Mounted(instance) => {

@@ -103,7 +103,11 @@ impl Containers {
             }
         }
         self.check_health(now);
-        std::mem::take(&mut self.commands)
+        let commands = std::mem::take(&mut self.commands);
+        for command in &commands {
+            self.timing.asked(now, command);
+        }
+        commands
     }
 
     fn update_groups(&mut self, now: Instant) {

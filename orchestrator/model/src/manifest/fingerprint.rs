@@ -15,7 +15,7 @@ use crate::container::Kind;
 use crate::{Key, ObjectId};
 
 /// Fields of `run.json` that do not count.
-const NOT_COUNTED: [&str; 13] = [
+pub(super) const NOT_COUNTED: [&str; 13] = [
     "#spec",
     "name",
     "group",
