@@ -114,7 +114,7 @@ async fn attempt_start(
 ) -> Result<u32, Failure> {
     match &spec.container.kind {
         Kind::Oci(_) => {}
-        Kind::Lxc { .. } => {
+        Kind::Lxc(_) => {
             return Err(Failure::Other(format!(
                 "container {} is of type \"lxc\", which this build cannot run; use type \"oci\"",
                 spec.container.name
@@ -210,7 +210,7 @@ fn set_up(shared: &Shared, id: &str, spec: &StartSpec) -> Result<Option<Describe
     let container = &spec.container;
     let oci = match &container.kind {
         Kind::Oci(oci) => Some(oci.as_ref()),
-        Kind::Lxc { .. } => None,
+        Kind::Lxc(_) => None,
     };
     let logs = oci.map_or_else(Logs::default, |oci| oci.logs);
     let record = Record {

@@ -146,7 +146,7 @@ pub(crate) fn set_up(
     let folder = config.instance(id);
     let oci = match &container.kind {
         Kind::Oci(oci) => Some(oci.as_ref()),
-        Kind::Lxc { .. } => None,
+        Kind::Lxc(_) => None,
     };
     let rootfs = folder.join("rootfs");
     if let Some(root) = &container.root {

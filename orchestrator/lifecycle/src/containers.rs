@@ -279,7 +279,7 @@ impl Entry {
 
     fn health(&self) -> Option<&model::container::Health> {
         match &self.spec.as_ref()?.kind {
-            Kind::Lxc { .. } => None,
+            Kind::Lxc(_) => None,
             Kind::Oci(oci) => oci.health.as_ref(),
         }
     }

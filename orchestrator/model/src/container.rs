@@ -213,6 +213,17 @@ pub struct RootVolume {
     pub format: ImageFormat,
     /// The handler prefix (`dm` in `dm:root.squashfs`).
     pub handler: Option<String>,
+    /// What `_dm/<image>.json` says; there when the handler is `dm`.
+    pub verity: Option<Verity>,
+}
+
+/// How an image is checked while it is read (Pantavisor's `_dm/<image>.json`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verity {
+    /// The tree of hashes.
+    pub hashes: ObjectId,
+    /// Its root as it stands there; whether it is one is found out by who sets the check up.
+    pub root_hash: String,
 }
 
 /// Kind of a root image, by the ending of its key.
@@ -262,13 +273,34 @@ pub struct Roles {
 /// The two kinds of container.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Kind {
-    /// As pvr makes it; its configuration is an object or inline.
-    Lxc {
-        /// `lxc.container.conf`.
-        config: Key,
-    },
+    /// As pvr makes it.
+    Lxc(Box<Lxc>),
     /// Ours.
     Oci(Box<Oci>),
+}
+
+/// What Pantavisor's kind of container says beyond what both have. What is in the configuration itself is known only to the run time:
+/// it is an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lxc {
+    /// The key of its configuration, `web/lxc.container.conf`.
+    pub key: Key,
+    /// Its configuration; only a container with goal MOUNTED may lack one.
+    pub config: Option<ObjectId>,
+    /// `docker_config` of `src.json`: `config` of the image configuration from which pvr made the container, as JSON.
+    pub image_config: Option<String>,
+    /// The root image's name among the container's keys, `root.squashfs`.
+    pub root_name: Option<String>,
+    /// Whether `stop-signal` is in run.json; else the configuration's `lxc.signal.halt` counts before [`Container::stop_signal`].
+    pub stop_signal_given: bool,
+    /// Network of run.json; `Host` leaves it to the configuration.
+    pub network: Network,
+    /// Host name of run.json.
+    pub hostname: Option<String>,
+    /// Whether it sees the host's kernel modules and firmware (`automodfw`).
+    pub host_modules: bool,
+    /// Log settings.
+    pub logs: Logs,
 }
 
 /// What our own kind of container says in `run.json` beyond Pantavisor's fields.
@@ -503,7 +535,7 @@ impl Container {
                 Some(ImageConfig::Object(object)) => Some(object),
                 Some(ImageConfig::Inline(_)) | None => None,
             },
-            Kind::Lxc { .. } => None,
+            Kind::Lxc(lxc) => lxc.config,
         };
         let overlays = self.overlays.values().filter_map(|overlay| match overlay {
             Overlay::Object(object) => Some(*object),

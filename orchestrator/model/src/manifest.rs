@@ -19,6 +19,7 @@ mod health;
 mod host;
 mod json;
 mod keys;
+mod lxc;
 mod network;
 mod oci;
 mod parse;

@@ -63,9 +63,15 @@ fn full_example() {
         ["etc/web/limits.json", "etc/web/web.conf"]
     );
     assert!(web.roles.given && !web.roles.mgmt);
-    assert!(
-        matches!(&web.kind, Kind::Lxc { config } if config.as_str() == "web/lxc.container.conf")
-    );
+    let Kind::Lxc(lxc) = &web.kind else {
+        panic!("{:?}", web.kind)
+    };
+    assert_eq!(lxc.key.as_str(), "web/lxc.container.conf");
+    assert!(lxc.config.is_some() && lxc.image_config.is_none() && lxc.host_modules);
+    assert_eq!(lxc.root_name.as_deref(), Some("root.squashfs"));
+    assert_eq!(lxc.hostname.as_deref(), Some("web"));
+    assert!(web.root.as_ref().unwrap().verity.is_some());
+    assert!(web.objects().any(|object| Some(object) == lxc.config));
     assert!(manifest.pools().contains_key("lan"));
 }
 

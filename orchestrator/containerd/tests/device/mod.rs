@@ -412,6 +412,7 @@ pub fn with(name: &str, oci: Oci) -> Container {
             object: *object,
             format: ImageFormat::Squashfs,
             handler: None,
+            verity: None,
         }),
         volumes: Vec::new(),
         overlays: Default::default(),

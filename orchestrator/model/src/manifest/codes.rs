@@ -1,7 +1,7 @@
 //! Every code that a problem of a manifest can have, with what it means. Codes are stable: programs match them.
 
 /// Code and meaning, sorted by code.
-pub const CODES: [(&str, &str); 73] = [
+pub const CODES: [(&str, &str); 75] = [
     (
         "address-conflict",
         "two containers ask for one address of a pool",
@@ -57,8 +57,16 @@ pub const CODES: [(&str, &str); 73] = [
         "a value is neither an object's name nor inline JSON",
     ),
     (
+        "bad-verity",
+        "a `_dm` descriptor does not describe its image",
+    ),
+    (
         "bad-volume-name",
         "a volume's name is no clean path segment",
+    ),
+    (
+        "config-not-object",
+        "an lxc configuration is inline JSON",
     ),
     (
         "dependency-cycle",

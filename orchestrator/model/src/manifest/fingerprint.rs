@@ -82,7 +82,7 @@ fn push_entry(parts: &mut Parts, key: &Key, value: &Value) {
 }
 
 fn push_source(parts: &mut Parts, kind: &Kind, value: &Value) {
-    let (Kind::Lxc { .. }, Value::Inline(text)) = (kind, value) else {
+    let (Kind::Lxc(_), Value::Inline(text)) = (kind, value) else {
         return;
     };
     if text.len() > crate::limits::INLINE_READ_BYTES_MAX {

@@ -288,7 +288,8 @@ fn read_user<'a>(reader: &mut Reader<'a, '_>, node: &'a Node) -> Option<String> 
     None
 }
 
-fn read_hostname<'a>(reader: &mut Reader<'a, '_>, node: &'a Node) -> Option<String> {
+/// A host name.
+pub(super) fn read_hostname<'a>(reader: &mut Reader<'a, '_>, node: &'a Node) -> Option<String> {
     let text = reader.text(node)?;
     let is_label = |label: &str| {
         let is_word = label
@@ -361,7 +362,8 @@ fn read_bytes<'a>(reader: &mut Reader<'a, '_>, node: &'a Node, min: u64, max: u6
     }
 }
 
-fn read_logs<'a>(reader: &mut Reader<'a, '_>, node: &'a Node) -> Logs {
+/// Log settings.
+pub(super) fn read_logs<'a>(reader: &mut Reader<'a, '_>, node: &'a Node) -> Logs {
     let mut logs = Logs::default();
     if let Data::List(_) = node.data {
         // Pantavisor's list of further files to collect: let pass, as for its own kind.

@@ -12,9 +12,9 @@ use super::health;
 use super::json::{Data, Node};
 use super::problems::{Problems, Reader, Shown, suggestion};
 use super::storage;
-use super::{Value, fingerprint, network, oci, recovery};
+use super::{Value, fingerprint, lxc, network, oci, recovery};
 use crate::container::{
-    Container, Goal, Group, Kind, Overlay, Recovery, RestartPolicy, Roles, RootVolume, Volume,
+    Container, Goal, Group, Kind, Network, Overlay, Recovery, RestartPolicy, Roles, RootVolume, Volume,
 };
 use crate::{ContainerName, GroupName, Key, ObjectId};
 
@@ -138,7 +138,7 @@ pub(super) fn read(reader: &mut Reader<'_, '_>, context: &Context<'_>) -> Option
         draft.kind = Kind::Oci(Box::new(oci));
         draft.has_command = has_command;
     } else {
-        draft.read_lxc(reader, context)?;
+        draft.read_lxc(reader, context, network.network)?;
     }
     let pool = root.get("network").and_then(|network| network.get("pool"));
     let pool = pool.and_then(|pool| match &pool.data {
@@ -157,26 +157,17 @@ pub(super) fn read(reader: &mut Reader<'_, '_>, context: &Context<'_>) -> Option
 }
 
 impl Draft {
-    fn read_lxc<'a>(&mut self, reader: &mut Reader<'a, '_>, context: &Context<'_>) -> Option<()> {
-        const DEFAULT: &str = "lxc.container.conf";
-        let node = reader.root.get("config");
-        let config = match node {
-            Some(node) => {
-                let name = reader.text(node)?;
-                storage::read_reference(reader, node, name, context)?.0
-            }
-            None => {
-                let key = format!("{}/{DEFAULT}", self.name);
-                let key: Key = key
-                    .parse()
-                    .expect("a container's name and a fixed ending are a key");
-                if !context.entries.contains_key(&key) {
-                    self.missing_config = Some(key.to_string());
-                }
-                key
-            }
-        };
-        self.kind = Kind::Lxc { config };
+    fn read_lxc<'a>(
+        &mut self,
+        reader: &mut Reader<'a, '_>,
+        context: &Context<'_>,
+        network: Network,
+    ) -> Option<()> {
+        let lxc = lxc::read(reader, context, network)?;
+        if lxc.config.is_none() {
+            self.missing_config = Some(lxc.key.to_string());
+        }
+        self.kind = Kind::Lxc(Box::new(lxc));
         Some(())
     }
 

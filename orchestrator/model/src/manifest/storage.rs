@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::Value;
-use super::json::Node;
+use super::json::{Data, Node};
 use super::keys::missing_key_remedy;
 use super::problems::{Reader, Shown, suggestion};
 use super::run::Context;
-use crate::container::{ImageFormat, Persistence, RootVolume, Volume};
+use crate::container::{ImageFormat, Persistence, RootVolume, Verity, Volume};
 use crate::{Key, limits};
 
 const PERSISTENCE: [(&str, Persistence); 3] = [
@@ -63,12 +63,83 @@ pub(super) fn read_image<'a>(
             return None;
         }
     };
+    let verity = match handler {
+        Some("dm") => Some(read_verity(reader, node, name, context)?),
+        Some(_) | None => None,
+    };
     Some(RootVolume {
         key,
         object,
         format,
         handler: handler.map(str::to_owned),
+        verity,
     })
+}
+
+/// `_dm/<image>.json`.
+fn read_verity<'a>(
+    reader: &mut Reader<'a, '_>,
+    node: &'a Node,
+    image: &str,
+    context: &Context<'_>,
+) -> Option<Verity> {
+    let name = format!("_dm/{image}.json");
+    let (key, value) = read_reference(reader, node, &name, context)?;
+    let mut wrong = |what: &str| {
+        reader.report(
+            node,
+            "bad-verity",
+            format_args!("{}: {what}", Shown(key.as_str())),
+            format_args!("make it anew, with \"pvr dm-convert\" or \"coxctl\""),
+        );
+    };
+    let text = match value {
+        Value::Inline(text) if text.len() <= limits::INLINE_READ_BYTES_MAX => text,
+        Value::Inline(_) | Value::Object(_) => {
+            wrong("it must be inline JSON of at most 256 KiB");
+            return None;
+        }
+    };
+    let Ok(descriptor) = Node::parse(text) else {
+        wrong("it is no valid JSON");
+        return None;
+    };
+    let field = |name: &str| match descriptor.get(name).map(|node| &node.data) {
+        Some(Data::Text(text)) if !text.is_empty() => Some(text.as_str()),
+        Some(_) | None => None,
+    };
+    if field("type") != Some("dm-verity") {
+        wrong("\"type\" is not \"dm-verity\"");
+        return None;
+    }
+    if field("data_device") != Some(image) {
+        wrong("\"data_device\" is not the image of this volume");
+        return None;
+    }
+    let Some(root_hash) = field("root_hash") else {
+        wrong("it has no \"root_hash\"");
+        return None;
+    };
+    let Some(hashes) = field("hash_device") else {
+        wrong("it has no \"hash_device\"");
+        return None;
+    };
+    let root_hash = root_hash.to_owned();
+    match read_reference(reader, node, hashes, context)?.1 {
+        Value::Object(hashes) => Some(Verity {
+            hashes: *hashes,
+            root_hash,
+        }),
+        Value::Inline(_) => {
+            reader.report(
+                node,
+                "image-not-object",
+                format_args!("{} is inline JSON, not a tree of hashes", Shown(hashes)),
+                format_args!("name a key whose value is an object"),
+            );
+            None
+        }
+    }
 }
 
 /// A key of this container that run.json names.
@@ -164,6 +235,11 @@ fn read_volume<'a>(
         reader.only(node, &FIELDS);
     }
     let persistence = match node.get("persistence") {
+        // What pvr writes for a volume that nobody said anything about; Pantavisor takes it for boot.
+        Some(Node {
+            data: Data::Text(word),
+            ..
+        }) if !is_oci && word == "built-in" => Some(Persistence::Boot),
         Some(node) => reader.choice(node, "unknown-persistence", &PERSISTENCE),
         None => {
             reader.report(

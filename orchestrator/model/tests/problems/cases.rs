@@ -387,6 +387,24 @@ pub fn entry_cases() -> Vec<(&'static str, &'static str, Value)> {
             json!({"db/run.json": {"x": "y".repeat(limits::INLINE_READ_BYTES_MAX)}}),
         ),
         (
+            "bad-verity",
+            "/db~1run.json/root-volume",
+            json!({
+                "db/root.squashfs": "0".repeat(64),
+                "db/_dm/root.squashfs.json": {"type": "dm-verity", "data_device": "other.squashfs"},
+                "db/run.json": {"name": "db", "type": "oci", "command": ["x"], "root-volume": "dm:root.squashfs"},
+            }),
+        ),
+        (
+            "config-not-object",
+            "/db~1run.json/config",
+            json!({
+                "db/root.squashfs": "0".repeat(64),
+                "db/x.json": {},
+                "db/run.json": {"name": "db", "type": "lxc", "config": "x.json", "root-volume": "root.squashfs"},
+            }),
+        ),
+        (
             "image-not-object",
             "/web~1run.json/root-volume",
             json!({"web/root.squashfs": {}}),
