@@ -190,7 +190,10 @@ impl<W: World> Device<W> {
     fn write_marker(&mut self, mut marker: Marker) -> Result<(), String> {
         marker.generations_reserved = marker.generations_reserved.max(self.generations_reserved);
         match self.store.write_marker(&marker) {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                self.durable = marker;
+                Ok(())
+            }
             // It can never be written, and trying again would hold up everything else.
             Err(MarkerError::NamesMissing(revision)) => Err(format!(
                 "revision {revision} is not on the storage any more"

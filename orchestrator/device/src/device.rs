@@ -9,7 +9,7 @@ use std::sync::Arc;
 use lifecycle::boot;
 use lifecycle::containers::Containers;
 use lifecycle::update::{self, Update};
-use model::{ContainerName, Instant, Manifest, RevisionId, Status};
+use model::{ContainerName, Instant, Manifest, Marker, RevisionId, Status};
 use store::{Opened, Store};
 
 use crate::carry::Owed;
@@ -51,6 +51,8 @@ pub struct Device<W: World> {
     /// Parsed manifests of the running revision, the one before, and the one being installed.
     pub(crate) manifests: BTreeMap<RevisionId, Arc<Manifest>>,
     pub(crate) booted: Option<RevisionId>,
+    /// The marker as it was last read or written. While a later one is owed, a power cut brings this one back: what it names stays.
+    pub(crate) durable: Marker,
     pub(crate) owed: VecDeque<Owed>,
     pub(crate) owed_retry: Option<Instant>,
     /// A trial or an accepted request could not be taken up, because the storage took no writes: the start is gone through again
@@ -109,6 +111,7 @@ impl<W: World> Device<W> {
             stage: Stage::New,
             containers: Containers::new(now, 0),
             manifests: BTreeMap::new(),
+            durable: Marker::default(),
             owed: VecDeque::new(),
             owed_retry: None,
             start_again: None,

@@ -226,6 +226,7 @@ impl<W: World> Device<W> {
             )));
         }
         let manifest = Manifest::parse(bytes)?;
+        self.pay(now);
         if let Some(why) = self.in_use(revision) {
             let same = self
                 .store
@@ -275,6 +276,12 @@ impl<W: World> Device<W> {
             Some("the factory revision")
         } else if self.containers.revisions_in_use().contains(revision) {
             Some("a revision whose containers still run")
+        } else if is(self.waiting.as_ref()) {
+            Some("a revision that waits to be run")
+        } else if self.durably_named().any(|named| named == revision) {
+            Some(
+                "one that the storage still names as a revision to boot; what replaces that could not be written yet",
+            )
         } else {
             None
         }

@@ -42,6 +42,7 @@ impl<W: World> Device<W> {
         let marker = update.marker().clone();
         let mut in_use = self.containers.revisions_in_use();
         in_use.extend(update.installing().cloned());
+        in_use.extend(self.durably_named().cloned());
         in_use.extend(self.waiting.clone());
         in_use.extend(update.running().map(|running| running.revision.clone()));
         in_use.extend(update.base().map(|base| base.revision.clone()));
@@ -76,6 +77,15 @@ impl<W: World> Device<W> {
             }
         }
         Ok(keep.into_iter().collect())
+    }
+
+    /// What a start would look at if the power were cut now.
+    pub(crate) fn durably_named(&self) -> impl Iterator<Item = &RevisionId> {
+        let marker = &self.durable;
+        let trial = marker.trial.as_ref().map(|trial| &trial.revision);
+        [marker.committed.as_ref(), marker.previous.as_ref(), trial]
+            .into_iter()
+            .flatten()
     }
 
     fn kept_facts(&self) -> Result<Vec<Kept>, Refusal> {

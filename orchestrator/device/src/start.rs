@@ -44,6 +44,7 @@ impl<W: World> Device<W> {
                 None
             }
         };
+        self.durable = marker.clone().unwrap_or_default();
         self.last_failure = match self.store.failures() {
             Ok(ids) => ids.last().copied(),
             Err(error) => {

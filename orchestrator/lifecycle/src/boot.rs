@@ -487,9 +487,12 @@ pub enum Pending {
 
 /// Accepted requests that never came to an end, the one to resume first. `marker` is the one after the boot's effects.
 pub fn pending(revisions: &[Known], marker: &Marker, tries: u32) -> Vec<Pending> {
+    // What is on trial or committed has its end elsewhere; the one before may have been asked for again.
+    let trial = marker.trial.as_ref().map(|trial| &trial.revision);
+    let decided = [trial, marker.committed.as_ref()];
     let mut open: Vec<_> = revisions
         .iter()
-        .filter(|known| marker.revisions().all(|named| *named != known.revision))
+        .filter(|known| !decided.contains(&Some(&known.revision)))
         .filter_map(|known| {
             let progress = known.progress.as_ref()?;
             match progress.status {

@@ -179,7 +179,7 @@ impl Update {
     /// One step.
     pub fn step(&mut self, now: Instant, event: Event) -> Vec<Effect> {
         match event {
-            Event::Run(wanted) => self.on_run(wanted),
+            Event::Run(wanted) => self.on_run(now, wanted),
             Event::RunUnusable(revision, unusable) => self.on_unusable(revision, unusable),
             Event::GiveUp => self.on_give_up(now),
             Event::Verified { revision, bad } => self.on_verified(now, &revision, bad),
@@ -212,7 +212,14 @@ impl Update {
         }
     }
 
-    fn on_run(&mut self, wanted: Wanted) -> Vec<Effect> {
+    /// Whether what runs was applied and waits for the start that commits it.
+    fn is_applied(&self) -> bool {
+        let trial = self.marker.trial.as_ref().map(|trial| &trial.revision);
+        let running = self.running.as_ref().map(|running| &running.revision);
+        self.phase == Phase::Settled && trial.is_some() && trial == running
+    }
+
+    fn on_run(&mut self, now: Instant, wanted: Wanted) -> Vec<Effect> {
         if let Some(refused) = self.busy() {
             return vec![Effect::Answer(Err(refused))];
         }
@@ -221,6 +228,14 @@ impl Update {
         });
         if runs {
             return vec![Effect::Answer(Ok(()))];
+        }
+        // An applied revision that is not committed, and what it would go back to is asked for: that is giving it up.
+        let goes_back = self
+            .base
+            .as_ref()
+            .is_some_and(|base| base.revision == wanted.revision && base.digest == wanted.digest);
+        if goes_back && self.is_applied() {
+            return self.on_give_up(now);
         }
         if let Some(failure) = self.marker.failure_of(wanted.digest)
             && !wanted.again

@@ -468,5 +468,6 @@ fn damage(world: &mut World, object: &ObjectId, changed: bool) {
     let bytes = changed.then_some(&b"not what it was"[..]);
     if world.disk.damage(&path, bytes) {
         world.known.damaged.insert(*object);
+        world.known.ever_damaged.insert(*object);
     }
 }

@@ -44,6 +44,8 @@ pub struct Known {
     pub software: BTreeMap<ObjectId, Rc<Revision>>,
     /// Objects that the world damaged on the disk, or that went with the part of it.
     pub damaged: BTreeSet<ObjectId>,
+    /// The same, with those that were uploaded again since.
+    pub ever_damaged: BTreeSet<ObjectId>,
     /// Tries of a trial.
     pub tries: u32,
     /// What was applied in place is committed only after the next start, which has all tries again.

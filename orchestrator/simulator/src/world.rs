@@ -297,6 +297,19 @@ impl World {
         if !self.ensure_started() {
             return None;
         }
+        // Who signals is a process of the container; the server finds no sender otherwise.
+        let nobody = |name: &ContainerName| {
+            !self
+                .runtime
+                .running()
+                .iter()
+                .any(|it| it.container == *name)
+        };
+        if let Request::Ready(name) = &request
+            && nobody(name)
+        {
+            return None;
+        }
         let id = self.next_request;
         self.next_request += 1;
         self.machine
@@ -388,6 +401,7 @@ impl World {
                 }
                 Some(_) | None => {
                     self.machine.advance_to(until);
+                    self.write_back_when_due();
                     return;
                 }
             }

@@ -25,6 +25,8 @@ pub struct Answered {
     files: BTreeMap<String, Promise>,
     objects: BTreeMap<ObjectId, u64>,
     accepted: Option<RevisionId>,
+    /// What revision 0 is to be, by request.
+    factory: BTreeMap<u64, ObjectId>,
 }
 
 impl Answered {
@@ -132,9 +134,13 @@ impl Answered {
         }
     }
 
-    fn promise(&mut self, request: &Request) {
+    fn promise(&mut self, facts: &Facts<'_>, request: &Request) {
         match request {
             Request::PutRevision { revision, manifest } => {
+                let progress = facts.progress.get(revision);
+                if progress.is_some_and(|progress| progress.status != "NEW") {
+                    return; // It was there and was run: it is kept, or makes room, as such a one.
+                }
                 let promise = Promise::Is(manifest.clone());
                 self.files
                     .insert(format!("trails/{revision}/.pvr/json"), promise);
@@ -187,24 +193,29 @@ impl Checker for Answered {
         1
     }
 
-    fn asked(&mut self, _: &Facts<'_>, _: u64, request: &Request) {
+    fn asked(&mut self, facts: &Facts<'_>, id: u64, request: &Request) {
         self.take_back(request);
+        if let Request::Command(Command::MakeFactory(Some(revision))) = request
+            && let Some(source) = facts.software(revision)
+        {
+            self.factory.insert(id, source.digest);
+        }
     }
 
     fn answered(
         &mut self,
         facts: &Facts<'_>,
-        _: u64,
+        id: u64,
         request: &Request,
         answer: &Result<Answer, Refusal>,
     ) -> Result<(), String> {
+        let source = self.factory.remove(&id);
         if answer.is_err() {
             return Ok(());
         }
-        self.promise(request);
+        self.promise(facts, request);
         if let Request::Command(Command::MakeFactory(Some(revision))) = request {
             let factory = facts.software(&RevisionId::factory()).map(|it| it.digest);
-            let source = facts.software(revision).map(|it| it.digest);
             if factory != source {
                 return Err(format!(
                     "{revision} was made factory, and revision 0 differs"

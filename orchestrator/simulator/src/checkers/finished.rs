@@ -127,7 +127,7 @@ impl Checker for Finished {
         self.look(facts)
     }
 
-    fn settled(&mut self, facts: &Facts<'_>, _: &Rest) -> Result<(), String> {
+    fn settled(&mut self, facts: &Facts<'_>, rest: &Rest) -> Result<(), String> {
         self.look(facts)?;
         for revision in &self.accepted {
             if !facts.image.exists(&format!("trails/{revision}/.pvr/json")) {
@@ -149,7 +149,9 @@ impl Checker for Finished {
                 ));
             }
             let committed = facts.marker.and_then(|marker| marker.committed.as_ref());
-            if progress.is_failed() && committed == Some(revision) {
+            // One that is damaged stays the one to boot, and its progress says what is wrong with it; it does not run meanwhile.
+            let runs = rest.running.as_ref() == Some(revision);
+            if progress.is_failed() && committed == Some(revision) && runs {
                 return Err(format!(
                     "{revision} is committed, and its progress is {}",
                     progress.status

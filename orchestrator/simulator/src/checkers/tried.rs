@@ -24,12 +24,13 @@ impl Checker for Tried {
     }
 
     fn asked(&mut self, facts: &Facts<'_>, _: u64, request: &Request) {
-        let again = match request {
+        let marker = facts.marker;
+        let asked = match request {
             Request::Command(
                 Command::Run { revision, .. } | Command::RunCommit { revision, .. },
-            ) => {
-                let trial = facts.marker.and_then(|marker| marker.trial.as_ref());
-                trial != Some(revision) && self.trial.as_ref() == Some(revision)
+            ) => Some(revision),
+            Request::Command(Command::Rollback) => {
+                marker.and_then(|marker| marker.previous.as_ref())
             }
             Request::PutRevision { .. }
             | Request::DeleteRevision(_)
@@ -40,8 +41,10 @@ impl Checker for Tried {
             | Request::PutMeta { .. }
             | Request::DeleteMeta { .. }
             | Request::Collect
-            | Request::Stop { .. } => false,
+            | Request::Stop { .. } => None,
         };
+        let trial = marker.and_then(|marker| marker.trial.as_ref());
+        let again = asked.is_some() && trial != asked && self.trial.as_ref() == asked;
         if again {
             self.trial = None;
         }
@@ -57,7 +60,10 @@ impl Checker for Tried {
     }
 
     fn seen(&mut self, facts: &Facts<'_>, seen: &Seen) -> Result<(), String> {
-        let Seen::StartAsked { instance, .. } = seen else {
+        let Seen::StartAsked {
+            instance, revision, ..
+        } = seen
+        else {
             return Ok(());
         };
         let Some(marker) = facts.marker else {
@@ -76,7 +82,8 @@ impl Checker for Tried {
         if has(&marker.committed) {
             return Ok(());
         }
-        if !has(&marker.trial) {
+        let fallback = marker.trial.as_ref() != Some(revision) && has(&Some(revision.clone()));
+        if fallback || !has(&marker.trial) {
             return Ok(()); // invariant 5 tells of it
         }
         let updated = marker

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use device::handle::Request;
+use device::ports::Instance;
 use model::{ContainerName, ObjectId};
 
 use super::{Checker, Facts};
@@ -16,6 +17,8 @@ use crate::machine::Seen;
 pub struct Untouched {
     running: BTreeMap<ContainerName, ObjectId>,
     controlled: BTreeSet<ContainerName>,
+    /// Asked to stop, rightly; some of them before their start was carried out.
+    stopping: BTreeSet<Instance>,
 }
 
 impl Checker for Untouched {
@@ -60,13 +63,27 @@ impl Checker for Untouched {
                             .is_some_and(|piece| piece.fingerprint == instance.fingerprint)
                     });
                 let committed = facts.marker.and_then(|marker| marker.committed.as_ref());
-                if !needed || committed.is_none() || facts.shutting_down {
+                // One that was damaged may not be gone back to, although it is complete again: then nothing is to run.
+                let complete = committed
+                    .and_then(|revision| facts.software(revision))
+                    .is_some_and(|software| {
+                        let mut objects = software.objects.iter();
+                        objects.all(|(object, _)| {
+                            !facts.known.ever_damaged.contains(object)
+                                && facts.object_problem(object).is_none()
+                        })
+                    });
+                if !needed || !complete || facts.shutting_down {
                     self.running.remove(&instance.container);
+                    self.stopping.insert(instance.clone());
                 }
                 return Ok(());
             }
             Seen::StartAsked { .. } | Seen::Ended { .. } => return Ok(()),
         };
+        if self.stopping.contains(instance) {
+            return Ok(());
+        }
         let before = self
             .running
             .insert(instance.container.clone(), instance.fingerprint);
@@ -92,6 +109,7 @@ impl Checker for Untouched {
         if cut {
             self.running.clear();
             self.controlled.clear();
+            self.stopping.clear();
         }
         Ok(())
     }
