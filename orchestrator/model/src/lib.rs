@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod claim;
 pub mod container;
 pub mod failure;
 pub mod id;

@@ -44,3 +44,17 @@ pub const LIST_ITEMS_MAX: usize = 1024;
 pub const DURATION_MAX: std::time::Duration = std::time::Duration::from_secs(365 * 24 * 3600);
 /// Writable volumes of one container.
 pub const VOLUMES_MAX: usize = 128;
+/// Claims of all clients together.
+pub const CLAIMS_MAX: usize = 64;
+/// Claims of one client.
+pub const CLAIMS_OF_CLIENT_MAX: usize = 16;
+/// Parts of one claim.
+pub const CLAIM_PARTS_MAX: usize = 64;
+/// Highest priority of a claim.
+pub const CLAIM_PRIORITY_MAX: u16 = 1000;
+/// Shortest lease of a claim, in seconds.
+pub const CLAIM_LEASE_S_MIN: u32 = 5;
+/// Longest lease of a claim, in seconds: a day. It bounds how long a client that is gone can stand in the way.
+pub const CLAIM_LEASE_S_MAX: u32 = 24 * 3600;
+/// Bytes of the name that a program of the host gives itself.
+pub const CLIENT_NAME_BYTES_MAX: usize = 64;

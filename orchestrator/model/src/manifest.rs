@@ -183,4 +183,13 @@ impl Manifest {
             matches!(key.split_first(), Some(("bsp", rest)) if !matches!(rest, "src.json" | "build.json"))
         })
     }
+
+    /// SHA-256 over what belongs to no container, to no group and not to `bsp/`: disks, address pools, files of nobody.
+    /// Signatures do not count.
+    pub fn rest_fingerprint(&self) -> ObjectId {
+        fingerprint::of_rest(&self.entries, |name| {
+            name.parse()
+                .is_ok_and(|name| self.containers.contains_key::<ContainerName>(&name))
+        })
+    }
 }

@@ -28,6 +28,8 @@ pub const MARKER: &str = "boot/marker";
 pub const MARKER_COPY: &str = "boot/marker.copy";
 /// Containers that a person stopped.
 pub const STOPPED: &str = "boot/stopped";
+/// What clients have claimed.
+pub const CLAIMS: &str = "boot/claims";
 /// Failure records.
 pub const FAILURES: &str = "failures";
 /// Logs of containers.

@@ -16,6 +16,7 @@ use std::time::Duration;
 use model::Instant;
 
 pub mod check;
+mod claims;
 pub mod collect;
 pub mod disk;
 pub mod failures;

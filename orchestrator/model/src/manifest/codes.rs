@@ -64,10 +64,7 @@ pub const CODES: [(&str, &str); 75] = [
         "bad-volume-name",
         "a volume's name is no clean path segment",
     ),
-    (
-        "config-not-object",
-        "an lxc configuration is inline JSON",
-    ),
+    ("config-not-object", "an lxc configuration is inline JSON"),
     (
         "dependency-cycle",
         "containers wait for each other in a circle",

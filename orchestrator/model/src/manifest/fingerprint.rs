@@ -6,6 +6,8 @@
 //! recovery, roles, health, how it is stopped; and provenance, of which only `docker_config` in `src.json` can shape
 //! the process of an lxc container.
 
+use std::collections::BTreeMap;
+
 use sha2::Digest as _;
 
 use super::Value;
@@ -63,6 +65,40 @@ pub(super) fn of(context: &Context<'_>, run: &Node, kind: &Kind, uses: &[&str]) 
     }
     for definition in uses {
         parts.push(definition);
+    }
+    ObjectId::from_digest(parts.0.finalize().into())
+}
+
+/// SHA-256 over what belongs to no container, to no group and not to `bsp/`: disks, address pools, files of nobody. Signatures do not
+/// count, they follow what they sign; nor does white space of `device.json`.
+pub(super) fn of_rest(
+    entries: &BTreeMap<Key, Value>,
+    is_container: impl Fn(&str) -> bool,
+) -> ObjectId {
+    let mut parts = Parts(sha2::Sha256::new());
+    parts.push("coxswain rest 1");
+    for (key, value) in entries {
+        let counts = match key.split_first() {
+            Some(("bsp" | "_sigs", _)) => false,
+            Some(("_config", rest)) => {
+                let name = rest.split_once('/').map_or(rest, |(name, _)| name);
+                !is_container(name)
+            }
+            Some((folder, _)) => !is_container(folder),
+            None => key.as_str() != "groups.json",
+        };
+        match value {
+            Value::Inline(text) if counts && key.as_str() == "device.json" => {
+                parts.push(key.as_str());
+                // What was parsed before parses again.
+                parts.push(
+                    &Node::parse(text)
+                        .map_or_else(|_| text.clone(), |node| node.canonical_without(&["groups"])),
+                );
+            }
+            Value::Inline(_) | Value::Object(_) if counts => push_entry(&mut parts, key, value),
+            Value::Inline(_) | Value::Object(_) => {}
+        }
     }
     ObjectId::from_digest(parts.0.finalize().into())
 }

@@ -14,7 +14,8 @@ use super::problems::{Problems, Reader, Shown, suggestion};
 use super::storage;
 use super::{Value, fingerprint, lxc, network, oci, recovery};
 use crate::container::{
-    Container, Goal, Group, Kind, Network, Overlay, Recovery, RestartPolicy, Roles, RootVolume, Volume,
+    Container, Goal, Group, Kind, Network, Overlay, Recovery, RestartPolicy, Roles, RootVolume,
+    Volume,
 };
 use crate::{ContainerName, GroupName, Key, ObjectId};
 

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::Path;
 
+use model::claim::Kept;
 use model::{Instant, ObjectId, RevisionId};
 use simulator::choices::Choices;
 use simulator::disk::{Contents, Disk as Sim, Plan, Spread};
@@ -378,6 +379,19 @@ fn observe(store: &TestStore, name: &str) -> Result<Option<Vec<u8>>, String> {
             let stopped = store.stopped().map_err(|e| text(&e))?;
             let names: Vec<_> = stopped.iter().map(|name| name.as_str()).collect();
             Ok((!names.is_empty()).then(|| names.join(",").into_bytes()))
+        }
+        "claims" => {
+            let (kept, notice) = store.claims().map_err(|e| text(&e))?;
+            if let Some(notice) = notice {
+                return Err(notice);
+            }
+            let ids: Vec<_> = kept
+                .claims
+                .iter()
+                .map(|claim| claim.id.to_string())
+                .collect();
+            let text = format!("{}:{}", kept.next, ids.join(","));
+            Ok((kept != Kept::default()).then(|| text.into_bytes()))
         }
         "meta" => {
             let map = store.load_meta(model::metadata::MetaKind::User);

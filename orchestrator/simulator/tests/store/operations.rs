@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
+use model::claim::{Claim, Kept};
 use model::failure::{Cause, Failure, Pressure};
 use model::marker::Trial;
 use model::metadata::{MetaKey, MetaKind};
@@ -325,6 +326,29 @@ fn stopped(store: &TestStore, seen: &mut Seen) -> bool {
     })
 }
 
+fn claims(store: &TestStore, seen: &mut Seen) -> bool {
+    let kept = |next: u64, ids: &[u64]| Kept {
+        next,
+        claims: ids
+            .iter()
+            .map(|id| Claim {
+                id: *id,
+                client: "container:hawkbit".parse().expect("a good client"),
+                parts: BTreeSet::from(["group:app".parse().expect("a good part")]),
+                priority: 100,
+                lease_s: 60,
+                renewed: true,
+            })
+            .collect(),
+    };
+    let set = |next, ids: &[u64]| store.set_claims(&kept(next, ids));
+    change_once(seen, "claim", &[("claims", Some(b"2:1"))], || set(2, &[1]))
+        && change_once(seen, "another", &[("claims", Some(b"3:1,2"))], || {
+            set(3, &[1, 2])
+        })
+        && change_once(seen, "release", &[("claims", Some(b"3:"))], || set(3, &[]))
+}
+
 fn failure(message: &str) -> Failure {
     Failure {
         version: 1,
@@ -453,6 +477,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     operation("marker", two_revisions, marker_twice),
     operation("metadata", nothing, metadata),
     operation("stopped", nothing, stopped),
+    operation("claims", nothing, claims),
     operation("failures", nothing, failures),
     operation("delete and collect", before_collect, delete_and_collect),
     operation(
