@@ -53,6 +53,8 @@ pub struct Device<W: World> {
     pub(crate) booted: Option<RevisionId>,
     /// The marker as it was last read or written. While a later one is owed, a power cut brings this one back: what it names stays.
     pub(crate) durable: Marker,
+    /// When this orchestrator was started.
+    pub(crate) born: Instant,
     pub(crate) owed: VecDeque<Owed>,
     pub(crate) owed_retry: Option<Instant>,
     /// A trial or an accepted request could not be taken up, because the storage took no writes: the start is gone through again
@@ -105,6 +107,7 @@ impl<W: World> Device<W> {
         Self {
             store: opened.store,
             booted: ports.bootloader.booted(),
+            born: now,
             ports,
             settings,
             handle,

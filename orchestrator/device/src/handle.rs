@@ -11,6 +11,8 @@ use model::container::{BackoffPolicy, RecoveryPolicy, RestartPolicy};
 use model::metadata::{MetaKey, MetaKind};
 use model::{ContainerName, Goal, GroupName, Instant, ObjectId, RevisionId, Status, WallTime};
 
+use crate::plan::Planned;
+
 /// A change that somebody asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
@@ -59,11 +61,22 @@ pub enum Request {
     },
     /// Collect now; answered by [`Answer::Collected`] when it is done.
     Collect,
+    /// Tell what running a revision would do; answered by [`Answer::Planned`]. Changes nothing.
+    Plan(PlanOf),
     /// Stop the orchestrator (signals).
     Stop {
         /// Whether containers keep running.
         containers_keep_running: bool,
     },
+}
+
+/// Whose plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PlanOf {
+    /// Of a revision that is installed.
+    Revision(RevisionId),
+    /// Of a manifest that is not: its exact bytes.
+    Manifest(Vec<u8>),
 }
 
 /// A command of `POST /commands`.
@@ -118,6 +131,8 @@ pub enum Answer {
         /// Bytes.
         reclaimed: u64,
     },
+    /// What running a revision would do.
+    Planned(Box<Planned>),
 }
 
 /// Why nothing was done.

@@ -9,6 +9,7 @@
 mod carry;
 mod device;
 pub mod handle;
+pub mod plan;
 pub mod ports;
 mod requests;
 mod room;

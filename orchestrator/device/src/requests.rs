@@ -43,6 +43,13 @@ impl<W: World> Device<W> {
                     Err(refusal) => Some(Err(refusal)),
                 }
             }
+            Request::Plan(of) => {
+                let answer = self.plan(now, of);
+                if let Some(reply) = self.asker.take() {
+                    reply(answer.map(|planned| Answer::Planned(Box::new(planned))));
+                }
+                None
+            }
             Request::Stop {
                 containers_keep_running,
             } => {
@@ -97,7 +104,8 @@ impl<W: World> Device<W> {
             | Request::PutCommitMessage { .. }
             | Request::Command(_)
             | Request::Control { .. }
-            | Request::Collect => false,
+            | Request::Collect
+            | Request::Plan(_) => false,
         };
         match &self.stage {
             Stage::New | Stage::Booting(_) if !always => Some(Refusal::NotReady),
@@ -466,7 +474,7 @@ pub(crate) fn disk_refusal(error: &Failed) -> Refusal {
     }
 }
 
-fn revision_refusal(error: RevisionError) -> Refusal {
+pub(crate) fn revision_refusal(error: RevisionError) -> Refusal {
     match error {
         RevisionError::Missing(revision) => Refusal::NoSuchRevision(revision),
         RevisionError::MessageTooLong => Refusal::Limit(error.to_string()),

@@ -4,14 +4,24 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use lifecycle::retention::{self, Kept};
+use model::marker::Marker;
 use model::progress::{Progress, State};
-use model::{Manifest, RevisionId};
+use model::{Manifest, ObjectId, RevisionId};
 use store::{RevisionError, explain};
 
 use crate::device::Device;
 use crate::handle::{Answer, Refusal, Reply};
 use crate::ports::{Clock as _, Job, Jobs as _, World};
 use crate::requests::disk_refusal;
+
+/// What makes room.
+#[derive(Debug, Default)]
+pub(crate) struct Room {
+    /// Revisions that go.
+    pub(crate) removed: Vec<RevisionId>,
+    /// Objects that stay.
+    pub(crate) keep: BTreeSet<ObjectId>,
+}
 
 impl<W: World> Device<W> {
     /// Removes revisions that are not kept, then has the objects that no kept one names removed. `asker` is answered at the end.
@@ -35,7 +45,7 @@ impl<W: World> Device<W> {
         }
     }
 
-    fn objects_to_keep(&mut self) -> Result<Vec<model::ObjectId>, Refusal> {
+    fn objects_to_keep(&mut self) -> Result<Vec<ObjectId>, Refusal> {
         let Some(update) = self.update() else {
             return Err(Refusal::NotReady);
         };
@@ -47,15 +57,34 @@ impl<W: World> Device<W> {
         in_use.extend(update.running().map(|running| running.revision.clone()));
         in_use.extend(update.base().map(|base| base.revision.clone()));
         let revisions = self.kept_facts()?;
+        let room = self.room(&revisions, &marker, &in_use, self.ports.clock.wall().0)?;
+        for revision in room.removed {
+            self.store
+                .delete_revision(&revision)
+                .map_err(|error| disk_refusal(&error))?;
+            let text = "removed to make room".to_owned();
+            self.tell("collected", Some(revision), None, text);
+        }
+        Ok(room.keep.into_iter().collect())
+    }
+
+    /// Which of these revisions go, and which objects stay.
+    pub(crate) fn room(
+        &self,
+        revisions: &[Kept],
+        marker: &Marker,
+        in_use: &BTreeSet<RevisionId>,
+        now_ms: u64,
+    ) -> Result<Room, Refusal> {
         let kept = retention::keep(
-            &revisions,
-            &marker,
-            &in_use,
+            revisions,
+            marker,
+            in_use,
             self.settings.keep_revisions,
             self.settings.lease,
-            self.ports.clock.wall().0,
+            now_ms,
         );
-        let mut keep = BTreeSet::new();
+        let mut room = Room::default();
         for revision in kept.keys() {
             let bytes = match self.store.read_manifest(revision) {
                 Ok(bytes) => bytes,
@@ -65,18 +94,14 @@ impl<W: World> Device<W> {
             // Also of a manifest that this version would refuse the objects must stay: nothing is removed then.
             let manifest = Manifest::parse(&bytes)
                 .map_err(|error| unknown_objects(revision, &error.to_string()))?;
-            keep.extend(manifest.objects().into_keys());
+            room.keep.extend(manifest.objects().into_keys());
         }
-        for known in revisions {
-            if !kept.contains_key(&known.revision) {
-                self.store
-                    .delete_revision(&known.revision)
-                    .map_err(|error| disk_refusal(&error))?;
-                let text = "removed to make room".to_owned();
-                self.tell("collected", Some(known.revision), None, text);
-            }
-        }
-        Ok(keep.into_iter().collect())
+        let gone = revisions
+            .iter()
+            .map(|known| &known.revision)
+            .filter(|revision| !kept.contains_key(*revision));
+        room.removed = gone.cloned().collect();
+        Ok(room)
     }
 
     /// What a start would look at if the power were cut now.
@@ -88,7 +113,7 @@ impl<W: World> Device<W> {
             .flatten()
     }
 
-    fn kept_facts(&self) -> Result<Vec<Kept>, Refusal> {
+    pub(crate) fn kept_facts(&self) -> Result<Vec<Kept>, Refusal> {
         let mut revisions = Vec::new();
         self.store
             .visit_revisions(&mut |entry| {

@@ -359,20 +359,34 @@ impl<W: World> Device<W> {
         let event = match self.look_up(revision) {
             Err(unusable) => update::Event::RunUnusable(revision.clone(), unusable),
             Ok((manifest, progress)) => {
-                let by_reboot = self.by_reboot(&manifest);
+                let wanted = self.wanted(revision, &manifest, progress.as_ref());
                 update::Event::Run(update::Wanted {
-                    revision: revision.clone(),
-                    digest: manifest.digest(),
-                    was_done: progress
-                        .is_some_and(|progress| progress.status == model::State::Done),
-                    by_reboot,
                     commit,
                     again,
                     retries,
+                    ..wanted
                 })
             }
         };
         self.step(now, event);
+    }
+
+    /// The request to run this manifest under this name, as the life cycle takes it.
+    pub(crate) fn wanted(
+        &mut self,
+        revision: &RevisionId,
+        manifest: &Manifest,
+        progress: Option<&Progress>,
+    ) -> update::Wanted {
+        update::Wanted {
+            revision: revision.clone(),
+            digest: manifest.digest(),
+            was_done: progress.is_some_and(|progress| progress.status == model::State::Done),
+            by_reboot: self.by_reboot(manifest),
+            commit: false,
+            again: false,
+            retries: 0,
+        }
     }
 
     fn look_up(
@@ -397,7 +411,7 @@ impl<W: World> Device<W> {
     }
 
     /// Whether running this manifest next needs a restart of the machine.
-    pub(crate) fn by_reboot(&mut self, next: &Manifest) -> bool {
+    fn by_reboot(&mut self, next: &Manifest) -> bool {
         let Stage::Up(update) = &self.stage else {
             return false;
         };

@@ -25,7 +25,60 @@ pub struct Collected {
     pub objects: u64,
 }
 
+/// What a collection would remove, looked at without removing anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Collectable {
+    /// What it would remove at that time, without volumes and logs.
+    pub now: Collected,
+    /// What it would leave only because of a lease; a later collection takes it.
+    pub leased: Collected,
+}
+
 impl<D: Disk> Store<D> {
+    /// What [`Store::collect`] would remove of objects and parts of uploads at the time `at`, if no lease is given until then.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn collectable(&self, keep: &[ObjectId], at: Instant) -> Result<Collectable, Failed> {
+        let inner = &self.inner;
+        let mut keep = keep.to_vec();
+        keep.sort_unstable();
+        let mut found = Collectable::default();
+        let mut count = |object: &ObjectId, bytes: u64, objects: u64| {
+            let part = match lock(&inner.objects).is_leased(object, at) {
+                true => &mut found.leased,
+                false => &mut found.now,
+            };
+            part.bytes += bytes;
+            part.objects += objects;
+        };
+        self.visit_objects(&mut |object, len| {
+            if keep.binary_search(&object).is_err() {
+                count(&object, len, 1);
+            }
+            ControlFlow::Continue(())
+        })?;
+        for (object, path) in inner.parts()? {
+            let len = inner.metadata_of(&path)?.map_or(0, |part| part.len);
+            count(&object, len, 0);
+        }
+        Ok(found)
+    }
+
+    /// Bytes of volumes and logs that go with a revision.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn bytes_of_revision(&self, revision: &RevisionId) -> Result<u64, Failed> {
+        let mut bytes = 0;
+        for root in [layout::DISKS_REV, layout::LOGS] {
+            bytes += self
+                .inner
+                .bytes_in(&Path::new(root).join(revision.as_str()))?;
+        }
+        Ok(bytes)
+    }
+
     /// Removes every object that is neither in `keep` nor leased nor being uploaded, and all else that nobody needs. One
     /// collection at a time; a second one waits.
     ///
@@ -172,8 +225,8 @@ impl<D: Disk> Inner<D> {
         Ok(())
     }
 
-    /// Removes parts of uploads that nobody has touched for the time of a lease, and those that Pantavisor left.
-    fn collect_parts(&self, now: Instant, collected: &mut Collected) -> Result<(), Failed> {
+    /// Parts of uploads, and those that Pantavisor left; at most so many at a time, the rest comes next time.
+    fn parts(&self) -> Result<Vec<(ObjectId, PathBuf)>, Failed> {
         let mut parts = Vec::new();
         for (folder, end) in [(layout::INCOMING, ""), (layout::OBJECTS, ".tmp")] {
             let folder = Path::new(folder);
@@ -188,13 +241,17 @@ impl<D: Disk> Inner<D> {
                 if parts.len() < BATCH {
                     ControlFlow::Continue(())
                 } else {
-                    // The rest goes next time.
                     ControlFlow::Break(())
                 }
             });
             absent(shown).map_err(failed("list", folder))?;
         }
-        for (object, path) in parts {
+        Ok(parts)
+    }
+
+    /// Removes parts of uploads that nobody has touched for the time of a lease.
+    fn collect_parts(&self, now: Instant, collected: &mut Collected) -> Result<(), Failed> {
+        for (object, path) in self.parts()? {
             let len = self.metadata_of(&path)?.map_or(0, |part| part.len);
             let mut table = lock(&self.objects);
             let now = table.tick(now);

@@ -33,7 +33,7 @@ mod stopped;
 pub mod uploads;
 
 pub use check::{Judgement, judge};
-pub use collect::Collected;
+pub use collect::{Collectable, Collected};
 pub use failures::FailureError;
 pub use leases::Active;
 pub use marker::{MarkerError, MarkerRead};

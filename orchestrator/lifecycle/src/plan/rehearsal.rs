@@ -52,7 +52,7 @@ pub enum Way {
 }
 
 /// What an update will do.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rehearsal {
     /// How it is applied.
     pub way: Way,
