@@ -54,6 +54,8 @@ pub enum Call {
     CommitMessage(RevisionRef),
     /// `PUT /steps/{rev}/commitmsg`
     PutCommitMessage(RevisionRef),
+    /// `POST /steps/{rev}/plan`; of the manifest in the body when `None`: `POST /plan`
+    Plan(Option<RevisionRef>),
     /// `GET /user-meta`, `GET /device-meta`
     ListMeta(MetaKind),
     /// `PUT /user-meta/{key}`, `PUT /device-meta/{key}`
@@ -266,6 +268,14 @@ pub(crate) fn put_local_message(params: &Params<'_>) -> Parsed {
 
 pub(crate) fn put_revision_message(params: &Params<'_>) -> Parsed {
     Ok(Call::PutCommitMessage(revision(params)?))
+}
+
+pub(crate) fn plan_local(params: &Params<'_>) -> Parsed {
+    Ok(Call::Plan(Some(local(params)?)))
+}
+
+pub(crate) fn plan_revision(params: &Params<'_>) -> Parsed {
+    Ok(Call::Plan(Some(revision(params)?)))
 }
 
 /// Pantavisor's text for a value or key that it does not take.

@@ -10,7 +10,7 @@ use schemars::{JsonSchema, Schema};
 
 use crate::call::{self, Call};
 use crate::limits;
-use crate::messages::{ours, pantavisor};
+use crate::messages::{ours, pantavisor, plan};
 use crate::problem::{Code, Problem};
 
 /// Methods that some route knows.
@@ -417,6 +417,14 @@ const COMMAND_PROBLEMS: &[Code] = &[
     Code::NoSpace,
     Code::ShuttingDown,
 ];
+const PLAN_PROBLEMS: &[Code] = &[
+    Code::NoSuchRevision,
+    Code::BadManifest,
+    Code::UpdateInProgress,
+    Code::LimitReached,
+    Code::NotReady,
+    Code::ShuttingDown,
+];
 const META_PROBLEMS: &[Code] = &[Code::BadMeta, Code::LimitReached, Code::NoSpace];
 const UPLOAD_PROBLEMS: &[Code] = &[
     Code::BadObjectName,
@@ -559,6 +567,20 @@ pub static ROUTES: &[Route] = &[
     ours(Get, "/openapi.json", |_| Ok(Call::OpenApi), "This reference, for programs")
         .access(Access::Anyone)
         .answers(Json(schema::<serde_json::Value>)),
+    ours(Post, "/plan", |_| Ok(Call::Plan(None)), "What running the manifest in the body would do; nothing is changed")
+        .access(Access::Monitor)
+        .body(Body::Limit(model::limits::MANIFEST_BYTES_MAX))
+        .takes(schema::<std::collections::BTreeMap<String, serde_json::Value>>)
+        .answers(Json(schema::<plan::Plan>))
+        .refuses(PLAN_PROBLEMS),
+    ours(Post, "/steps/locals/{name}/plan", call::plan_local, "What running a local revision would do")
+        .access(Access::Monitor)
+        .answers(Json(schema::<plan::Plan>))
+        .refuses(PLAN_PROBLEMS),
+    ours(Post, "/steps/{rev}/plan", call::plan_revision, "What running a revision would do; nothing is changed")
+        .access(Access::Monitor)
+        .answers(Json(schema::<plan::Plan>))
+        .refuses(PLAN_PROBLEMS),
     ours(Get, "/events", call::events, "All that happens, as server-sent events; resume with `Last-Event-ID`")
         .answers(Events)
         .query(&[Query {

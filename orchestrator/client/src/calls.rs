@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use api::messages::plan::Plan;
 use api::messages::{ours, pantavisor};
 use api::routes::Method;
 use bytes::Bytes;
@@ -211,6 +212,27 @@ impl Client {
     /// See [`Error`].
     pub async fn configuration(&self) -> Result<Vec<pantavisor::ConfigEntry>, Error> {
         self.get("/config2").await
+    }
+
+    /// What running an installed revision would do; of the running one when `None`.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn plan(&self, revision: Option<&RevisionId>) -> Result<Plan, Error> {
+        let name = revision.map_or("current", RevisionId::as_str);
+        let ask = Ask::new(Method::Post, format!("/steps/{name}/plan")).work();
+        self.send(ask).await?.accepted().await?.json().await
+    }
+
+    /// What running this manifest would do. Tell the plan the sizes of the objects that it misses ([`Plan::know_sizes`]).
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn plan_manifest(&self, manifest: Bytes) -> Result<Plan, Error> {
+        let ask = Ask::new(Method::Post, "/plan")
+            .body(Outgoing::bytes(manifest))
+            .work();
+        self.send(ask).await?.accepted().await?.json().await
     }
 
     /// Failures, newest first.

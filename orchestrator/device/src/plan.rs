@@ -3,9 +3,12 @@
 //! The loop rehearses ([`Planned`]); what has to be looked at on the disk for it, which may be much, is looked at by whoever asked,
 //! on another thread ([`Planned::measure`]). Nothing is changed, and no object is read: an update verifies them itself.
 
+/// What the life cycle tells of an update.
+pub use lifecycle::plan as update;
+
 use lifecycle::plan::{Rehearsal, Scene, Way, rehearse};
 use lifecycle::retention::Kept;
-use model::{Instant, Manifest, ObjectId, RevisionId};
+use model::{Instant, Manifest, ObjectId, RevisionId, limits};
 use store::disk::Disk;
 use store::{Collectable, Failed, SpaceLeft, Store, explain};
 
@@ -13,7 +16,7 @@ use crate::carry::{objects_of, refusal};
 use crate::device::Device;
 use crate::handle::{PlanOf, Refusal};
 use crate::ports::{Clock as _, World};
-use crate::requests::{disk_refusal, revision_refusal};
+use crate::requests::revision_refusal;
 use crate::room::Room;
 
 /// What running a revision would do, as far as the loop knows it.
@@ -118,6 +121,12 @@ impl<W: World> Device<W> {
                 let manifest = Manifest::parse(&bytes.map_err(revision_refusal)?)?;
                 let progress = self.store.progress(&revision).ok().flatten();
                 (Some(revision), manifest, progress)
+            }
+            PlanOf::Manifest(bytes) if bytes.len() > limits::MANIFEST_BYTES_MAX => {
+                let (have, max) = (bytes.len(), limits::MANIFEST_BYTES_MAX);
+                return Err(Refusal::Limit(format!(
+                    "the manifest has {have} bytes; at most {max} are taken"
+                )));
             }
             PlanOf::Manifest(bytes) => (None, Manifest::parse(&bytes)?, None),
         };

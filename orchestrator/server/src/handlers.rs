@@ -18,6 +18,7 @@ mod events;
 mod logs;
 mod meta;
 mod objects;
+mod plan;
 mod revisions;
 mod whole;
 
@@ -58,6 +59,7 @@ pub(crate) async fn carry_out(
         Call::Progress(revision) => revisions::progress(asked, revision).await,
         Call::CommitMessage(revision) => revisions::message(asked, revision).await,
         Call::PutCommitMessage(revision) => revisions::put_message(asked, revision).await,
+        Call::Plan(revision) => plan::plan(asked, revision).await,
         Call::ListMeta(kind) => Ok(meta::list(asked, kind)),
         Call::PutMeta { kind, key } => meta::put(asked, kind, key).await,
         Call::DeleteMeta { kind, key } => meta::delete(asked, kind, key).await,

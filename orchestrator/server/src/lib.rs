@@ -24,6 +24,7 @@ pub mod http1;
 pub mod limits;
 mod listen;
 mod metrics;
+pub mod plan;
 mod refusal;
 mod respond;
 pub mod status;

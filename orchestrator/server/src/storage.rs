@@ -6,6 +6,7 @@
 use std::io;
 use std::ops::ControlFlow;
 
+use device::plan::{Measured, Planned};
 use model::failure::Failure;
 use model::{Instant, ObjectId, RevisionId, WallTime};
 use store::disk::{Disk, ReadFile as _};
@@ -168,6 +169,12 @@ pub trait Storage: Send + Sync + 'static {
     /// It is damaged, or the disk failed.
     fn failure(&self, id: u64) -> Result<Option<Failure>, ReadError>;
 
+    /// Looks up what the disk says about a plan.
+    ///
+    /// # Errors
+    /// The disk failed.
+    fn measure(&self, planned: &Planned) -> Result<Measured, Failed>;
+
     /// Space on the storage.
     ///
     /// # Errors
@@ -304,6 +311,10 @@ impl<D: Disk> Storage for Store<D> {
             FailureError::Disk(error) => ReadError::Disk(error),
             error @ FailureError::Damaged { .. } => ReadError::Damaged(error.to_string()),
         })
+    }
+
+    fn measure(&self, planned: &Planned) -> Result<Measured, Failed> {
+        planned.measure(self)
     }
 
     fn space(&self) -> Result<SpaceLeft, Failed> {

@@ -719,6 +719,7 @@ fn in_short(request: &Request) -> String {
         | Request::PutMeta { .. }
         | Request::DeleteMeta { .. }
         | Request::Collect
+        | Request::Plan(_)
         | Request::Stop { .. } => format!("{request:?}"),
     }
 }

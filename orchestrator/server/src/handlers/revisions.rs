@@ -22,7 +22,7 @@ pub(super) async fn list(asked: &Asked<'_, '_>) -> Result<Answer, Problem> {
     Ok(Answer::json(steps_text(&steps)))
 }
 
-fn resolve(asked: &Asked<'_, '_>, revision: RevisionRef) -> Result<RevisionId, Problem> {
+pub(super) fn resolve(asked: &Asked<'_, '_>, revision: RevisionRef) -> Result<RevisionId, Problem> {
     match revision {
         RevisionRef::Named(revision) => Ok(revision),
         RevisionRef::Current => {

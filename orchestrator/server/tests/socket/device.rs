@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use device::Handle;
 use device::handle::{
-    Action, Answer, Command, ContainerView, GroupView, Happened, RecoveryView, Refusal, Reply,
-    Request, View,
+    Action, Answer, Command, ContainerView, GroupView, Happened, PlanOf, RecoveryView, Refusal,
+    Reply, Request, View,
 };
+use device::plan::Planned;
+use device::plan::update::{Fate, Fated, Reason, Rehearsal, Way};
 use device::ports::Clock;
 use linux::disk::LinuxDisk;
 use model::container::{BackoffPolicy, RecoveryPolicy, RestartPolicy};
@@ -348,6 +350,7 @@ impl Keeper {
                 }
             }
             Request::Collect => return Ok(Answer::Collected { reclaimed: 3800 }),
+            Request::Plan(of) => return self.plan(of, &view),
             Request::Stop { .. } => {}
         }
         let pairs = |kind| Arc::new(self.pairs(kind));
@@ -355,6 +358,53 @@ impl Keeper {
         view.device_meta = pairs(MetaKind::Device);
         self.handle.publish(view);
         Ok(Answer::Done)
+    }
+
+    /// As of a device on which nothing runs: what is asked for is started.
+    fn plan(&self, of: PlanOf, view: &View) -> Result<Answer, Refusal> {
+        let (revision, bytes) = match of {
+            PlanOf::Revision(revision) => {
+                let bytes = self.store.read_manifest(&revision);
+                let bytes = bytes.map_err(|_| Refusal::NoSuchRevision(revision.clone()))?;
+                (Some(revision), bytes)
+            }
+            PlanOf::Manifest(bytes) => (None, bytes),
+        };
+        let manifest = model::Manifest::parse(&bytes)?;
+        let containers = manifest.containers().map(|spec| Fated {
+            name: spec.name.clone(),
+            group: spec.group.clone(),
+            fate: Fate::Started,
+            reason: Reason::New,
+            settings: Vec::new(),
+            depends_on: spec.depends_on.clone(),
+            downtime: None,
+        });
+        let rehearsal = Rehearsal {
+            way: Way::InPlace,
+            failed_before: None,
+            boot_changes: Vec::new(),
+            containers: containers.collect(),
+            acts: Vec::new(),
+            goals_after: None,
+            committed_after: None,
+            trial_base: view.running.clone(),
+            marker: model::Marker::default(),
+            in_use: std::collections::BTreeSet::new(),
+            makes_room: false,
+        };
+        let objects = manifest.objects().into_iter();
+        Ok(Answer::Planned(Box::new(Planned {
+            revision,
+            manifest: manifest.digest(),
+            manifest_bytes: bytes.len() as u64,
+            running: view.running.clone(),
+            rehearsal,
+            objects: objects.map(|(id, key)| (id, key.to_string())).collect(),
+            removed: Vec::new(),
+            keep: Vec::new(),
+            commits_at: None,
+        })))
     }
 
     fn pairs(&self, kind: MetaKind) -> Vec<(String, Vec<u8>)> {

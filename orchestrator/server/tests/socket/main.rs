@@ -8,6 +8,7 @@
 mod device;
 mod figures;
 mod hostile;
+mod plans;
 mod recordings;
 mod transfers;
 mod wire;

@@ -119,6 +119,7 @@ impl Answered {
                 Command::Rollback | Command::Reboot(_) | Command::PowerOff(_) | Command::Collect,
             )
             | Request::Collect
+            | Request::Plan(_)
             | Request::Control { .. }
             | Request::Ready(_)
             | Request::Stop { .. } => {}
@@ -183,6 +184,7 @@ impl Answered {
             | Request::Control { .. }
             | Request::Ready(_)
             | Request::Collect
+            | Request::Plan(_)
             | Request::Stop { .. } => {}
         }
     }

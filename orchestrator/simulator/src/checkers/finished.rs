@@ -94,6 +94,7 @@ impl Checker for Finished {
             | Request::PutMeta { .. }
             | Request::DeleteMeta { .. }
             | Request::Collect
+            | Request::Plan(_)
             | Request::Stop { .. } => {}
         }
     }

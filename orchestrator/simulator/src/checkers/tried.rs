@@ -41,6 +41,7 @@ impl Checker for Tried {
             | Request::PutMeta { .. }
             | Request::DeleteMeta { .. }
             | Request::Collect
+            | Request::Plan(_)
             | Request::Stop { .. } => None,
         };
         let trial = marker.and_then(|marker| marker.trial.as_ref());

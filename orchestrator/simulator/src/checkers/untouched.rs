@@ -39,7 +39,8 @@ impl Checker for Untouched {
             | Request::Ready(_)
             | Request::PutMeta { .. }
             | Request::DeleteMeta { .. }
-            | Request::Collect => {}
+            | Request::Collect
+            | Request::Plan(_) => {}
         }
     }
 
