@@ -258,6 +258,10 @@ impl Disk for LinuxDisk {
         Ok(rustix::fs::fsync(self.open_dir(path)?)?)
     }
 
+    fn sync_all(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(&self.root)?)
+    }
+
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         check(path)?;
         let mut made = PathBuf::new();

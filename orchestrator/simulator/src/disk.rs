@@ -431,6 +431,17 @@ impl Port for Disk {
         inner.contents.sync_folder(id)
     }
 
+    fn sync_all(&self) -> io::Result<()> {
+        let inner = self.step()?;
+        let fault = inner.fault;
+        drop(inner);
+        match fault {
+            Fault::NoFileSync | Fault::NoFolderSync | Fault::NoFolderSyncOf(_) => {}
+            Fault::None | Fault::RenameInTwoSteps | Fault::Drops(_) => self.write_back(),
+        }
+        Ok(())
+    }
+
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         let found = self.look()?.contents.find(path);
         if let Ok(id) = found {

@@ -145,6 +145,12 @@ pub trait Disk: Send + Sync + 'static {
     /// As the operating system gives them.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 
+    /// Makes everything durable that was ever written to this storage, by whomever.
+    ///
+    /// # Errors
+    /// As the operating system gives them.
+    fn sync_all(&self) -> io::Result<()>;
+
     /// Creates a folder and those above it; it is no error when it is there. Durable after [`Disk::sync_dir`] of each parent.
     ///
     /// # Errors

@@ -33,6 +33,12 @@ impl<D: Disk> Store<D> {
                 notices.push(explain(&error));
             }
         };
+        // What is read from now on may be what a killed predecessor wrote and did not make durable: nothing may build on that.
+        note(inner.disk.sync_all().map_err(|source| Failed {
+            operation: "sync",
+            path: PathBuf::from("."),
+            source,
+        }));
         note(inner.skip_used_numbers());
         for folder in folders() {
             note(inner.make_missing(&folder));

@@ -152,6 +152,11 @@ impl Disk for MemoryDisk {
         Ok(())
     }
 
+    fn sync_all(&self) -> io::Result<()> {
+        drop(self.write()?);
+        Ok(())
+    }
+
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         let mut tree = self.write()?;
         for folder in path.ancestors().filter(|folder| *folder != Path::new("")) {

@@ -14,6 +14,8 @@ use crate::runtime::{Condition, Exit, Found, Instance, RuntimeCommand, RuntimeEv
 
 /// Exit code of an instance that vanished.
 const CODE_UNKNOWN: u32 = 255;
+/// More starts than can be under way at once.
+const GENERATION_GAP: u64 = 1024;
 
 impl Containers {
     /// Takes what the run time told. Events of instances that are not the newest of their container are ignored.
@@ -329,9 +331,10 @@ impl Containers {
         let mut expected = std::mem::take(&mut self.expected);
         for found in found {
             expected.remove(&found.instance);
-            self.next_generation = self
-                .next_generation
-                .max(found.instance.generation.saturating_add(1));
+            // Its number was never reserved durably, nor were those of starts that are not in the list because they are under way.
+            if found.instance.generation >= self.next_generation {
+                self.next_generation = found.instance.generation.saturating_add(GENERATION_GAP);
+            }
             self.on_found(now, found);
         }
         let vanished = Exit {

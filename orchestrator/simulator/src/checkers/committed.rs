@@ -146,8 +146,9 @@ impl Checker for Committed {
         match event {
             RuntimeEvent::Started { instance, .. } => {
                 let known = self.held.get(&instance.container);
-                let again =
-                    known.is_some_and(|held| held.instance.generation >= instance.generation);
+                let again = known.is_some_and(|held| {
+                    held.instance == *instance || held.instance.generation > instance.generation
+                });
                 if !again {
                     self.begin(instance, Goal::Started, facts.now, facts.now);
                 }
@@ -176,8 +177,8 @@ impl Checker for Committed {
                 for found in found {
                     let known = self.held.get(&found.instance.container);
                     if known.is_some_and(|held| held.instance == found.instance) {
-                        if matches!(found.condition, Condition::Ended(exit) if exit.code != 0) {
-                            self.end(&found.instance, false);
+                        if let Condition::Ended(exit) = found.condition {
+                            self.end(&found.instance, exit.code == 0);
                         }
                         continue;
                     }
@@ -194,6 +195,10 @@ impl Checker for Committed {
                         }
                         Condition::Mounted => {
                             self.begin(&found.instance, Goal::Mounted, facts.now, facts.now);
+                        }
+                        Condition::Ended(exit) if exit.code == 0 => {
+                            self.begin(&found.instance, Goal::Started, facts.now, facts.now);
+                            self.end(&found.instance, true);
                         }
                         Condition::Ended(_) => {}
                     }

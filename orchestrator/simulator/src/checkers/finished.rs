@@ -14,8 +14,8 @@ use super::{Checker, Facts, Rest};
 pub struct Finished {
     percent: BTreeMap<RevisionId, (u64, String)>,
     accepted: BTreeSet<RevisionId>,
-    /// Asked for again: their progress may start over once.
-    again: BTreeSet<RevisionId>,
+    /// Asked for again: how often their progress may start over.
+    again: BTreeMap<RevisionId, u8>,
 }
 
 impl Finished {
@@ -37,7 +37,7 @@ impl Finished {
             if let Some((percent, status)) = before {
                 let back = progress.percent < *percent && status != "UPDATED";
                 let changed_end = *percent == 100 && !may_follow(status, &progress.status);
-                if (back || changed_end) && !self.again.remove(revision) {
+                if (back || changed_end) && !take(&mut self.again, revision) {
                     return Err(format!(
                         "progress of {revision} went from {status} to {} ({})",
                         progress.status, progress.message
@@ -49,6 +49,11 @@ impl Finished {
         }
         Ok(())
     }
+}
+
+fn take(again: &mut BTreeMap<RevisionId, u8>, revision: &RevisionId) -> bool {
+    let left = again.get_mut(revision).filter(|left| **left > 0);
+    left.map(|left| *left -= 1).is_some()
 }
 
 /// What is final stays, but for what was applied and is then made the one to boot, or is given up before that.
@@ -72,15 +77,15 @@ impl Checker for Finished {
             | Request::Command(
                 Command::Run { revision, .. } | Command::RunCommit { revision, .. },
             ) => {
-                self.again.insert(revision.clone());
+                self.again.insert(revision.clone(), 1);
             }
             Request::Command(Command::Rollback) => {
                 let previous = facts.marker.and_then(|marker| marker.previous.clone());
-                self.again.extend(previous);
+                self.again.extend(previous.map(|previous| (previous, 1)));
             }
-            // Puts another manifest under the name of the factory revision.
+            // Puts another manifest under the name of the factory revision, which is DONE then, and runs it.
             Request::Command(Command::MakeFactory(_)) => {
-                self.again.insert(RevisionId::factory());
+                self.again.insert(RevisionId::factory(), 2);
             }
             Request::Command(
                 Command::Reboot(_)

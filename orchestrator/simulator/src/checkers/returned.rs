@@ -36,7 +36,7 @@ impl Checker for Returned {
                     .and_then(|committed| facts.software(committed))
                     .is_some_and(|software| {
                         let mut objects = software.objects.iter();
-                        objects.any(|(object, _)| facts.known.damaged.contains(object))
+                        objects.any(|(object, _)| facts.known.ever_damaged.contains(object))
                     });
                 let progress = facts.progress.get(revision);
                 let updated = progress.is_some_and(|progress| progress.status == "UPDATED");

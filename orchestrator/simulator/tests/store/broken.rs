@@ -199,6 +199,10 @@ impl Disk for Broken {
         }
     }
 
+    fn sync_all(&self) -> io::Result<()> {
+        self.disk.sync_all()
+    }
+
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         self.disk.create_dir_all(path)
     }
