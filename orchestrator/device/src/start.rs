@@ -198,7 +198,12 @@ impl<W: World> Device<W> {
         match boot.start {
             Start::Trial { attempt, .. } => {
                 self.run(now, &attempt.revision, Mode::Trial);
-                let open = boot::pending(&facts.revisions, &marker, self.settings.tries);
+                let open = boot::pending(
+                    &facts.revisions,
+                    &marker,
+                    Some(&attempt.revision),
+                    self.settings.tries,
+                );
                 if let Some(Pending::Resume { revision, .. }) = open.into_iter().next() {
                     // Accepted while this one waited for its start: its turn comes when the trial has ended.
                     self.waiting = Some(revision);
@@ -258,7 +263,9 @@ impl<W: World> Device<W> {
             return;
         }
         let marker = update.marker().clone();
-        for pending in boot::pending(&facts.revisions, &marker, self.settings.tries) {
+        let running = update.running().map(|running| running.revision.clone());
+        let tries = self.settings.tries;
+        for pending in boot::pending(&facts.revisions, &marker, running.as_ref(), tries) {
             match pending {
                 Pending::Close { revision, progress } => {
                     if progress.status == model::State::Error {

@@ -485,11 +485,17 @@ pub enum Pending {
     },
 }
 
-/// Accepted requests that never came to an end, the one to resume first. `marker` is the one after the boot's effects.
-pub fn pending(revisions: &[Known], marker: &Marker, tries: u32) -> Vec<Pending> {
-    // What is on trial or committed has its end elsewhere; the one before may have been asked for again.
+/// Accepted requests that never came to an end, the one to resume first. `marker` is the one after the boot's effects,
+/// `running` what it chose.
+pub fn pending(
+    revisions: &[Known],
+    marker: &Marker,
+    running: Option<&RevisionId>,
+    tries: u32,
+) -> Vec<Pending> {
+    // What is on trial or runs has its end elsewhere; another that the marker names may have been asked for again.
     let trial = marker.trial.as_ref().map(|trial| &trial.revision);
-    let decided = [trial, marker.committed.as_ref()];
+    let decided = [trial, running];
     let mut open: Vec<_> = revisions
         .iter()
         .filter(|known| !decided.contains(&Some(&known.revision)))

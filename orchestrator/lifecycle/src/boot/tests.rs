@@ -401,20 +401,20 @@ fn open_requests_are_resumed_a_bounded_number_of_times() {
         older,
         known("locals/t", Some(State::Testing), false, 99),
     ];
-    let pending_all = pending(&all, &marker, 3);
+    let pending_all = pending(&all, &marker, marker.committed.as_ref(), 3);
     assert_eq!(pending_all[0], resume);
     assert!(
         matches!(&pending_all[1..], [Pending::Close { progress, .. }] if progress.status == State::WontGo),
         "{pending_all:?}"
     );
     open.progress.as_mut().unwrap().retries = 2;
-    let given_up = pending(&[open.clone()], &marker, 3);
+    let given_up = pending(&[open.clone()], &marker, marker.committed.as_ref(), 3);
     assert!(
         matches!(&given_up[..], [Pending::Close { progress, .. }] if progress.message == message::MAX_RETRIES)
     );
     open.progress.as_mut().unwrap().retries = 0;
     marker.remember_failed(digest("locals/open"), 4);
-    let failed = pending(&[open], &marker, 3);
+    let failed = pending(&[open], &marker, marker.committed.as_ref(), 3);
     assert!(
         matches!(&failed[..], [Pending::Close { progress, .. }] if progress.status == State::Error)
     );

@@ -158,14 +158,14 @@ fn what_is_found_is_adopted_replaced_or_stopped() {
     containers.handle(Instant(40), stopped);
     assert_eq!(
         commands(&mut containers, 40),
-        ["stop changed#41", "start new#43 for locals/new"],
-        "numbers go on after the highest that was found"
+        ["stop changed#41", "start new#1066 for locals/new"],
+        "numbers go on clear of the highest that was found"
     );
     let stopped = RuntimeEvent::Stopped(instance("changed", 1, 41));
     containers.handle(Instant(50), stopped);
     assert_eq!(
         commands(&mut containers, 50),
-        ["start changed#44 for locals/new"]
+        ["start changed#1067 for locals/new"]
     );
     assert_eq!(
         containers.started_for(&name("same")),

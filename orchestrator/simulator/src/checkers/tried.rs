@@ -24,7 +24,7 @@ impl Checker for Tried {
     }
 
     fn asked(&mut self, facts: &Facts<'_>, _: u64, request: &Request) {
-        let marker = facts.marker;
+        let (marker, factory) = (facts.marker, RevisionId::factory());
         let asked = match request {
             Request::Command(
                 Command::Run { revision, .. } | Command::RunCommit { revision, .. },
@@ -32,6 +32,7 @@ impl Checker for Tried {
             Request::Command(Command::Rollback) => {
                 marker.and_then(|marker| marker.previous.as_ref())
             }
+            Request::Command(Command::MakeFactory(_)) => Some(&factory),
             Request::PutRevision { .. }
             | Request::DeleteRevision(_)
             | Request::PutCommitMessage { .. }
