@@ -5,7 +5,7 @@ use model::metadata::{MetaKey, MetaKind};
 use model::{ContainerName, ObjectId, RevisionId};
 
 use crate::limits;
-use crate::messages::pantavisor::{Action, CommandBody, Signal};
+use crate::messages::pantavisor::{Action, CommandBody, DaemonAction, Signal};
 use crate::problem::{Code, Problem};
 use crate::routes::{self, Method, Params};
 
@@ -78,6 +78,26 @@ pub enum Call {
     Config,
     /// `GET /config2`
     Config2,
+    /// `GET /drivers`
+    ListDrivers,
+    /// `PUT /drivers/load` and the like
+    Drive {
+        /// Which driver of the caller's container; all of them when `None`.
+        driver: Option<String>,
+        /// Load or unload.
+        load: bool,
+    },
+    /// `GET /daemons`
+    ListDaemons,
+    /// `PUT /daemons/{name}`
+    ControlDaemon {
+        /// Which.
+        daemon: String,
+    },
+    /// `GET /xconnect-graph`
+    Connections,
+    /// `GET /wakelocks`
+    Wakelocks,
     /// `POST /storage/gc`
     Collect,
     /// `GET /status`
@@ -160,6 +180,35 @@ fn segment<'a>(params: &'a Params<'_>) -> &'a str {
 pub(crate) fn control(params: &Params<'_>) -> Parsed {
     Ok(Call::Control {
         container: segment(params).parse().ok(),
+    })
+}
+
+pub(crate) fn load_all(_params: &Params<'_>) -> Parsed {
+    Ok(drive(None, true))
+}
+
+pub(crate) fn unload_all(_params: &Params<'_>) -> Parsed {
+    Ok(drive(None, false))
+}
+
+pub(crate) fn load_driver(params: &Params<'_>) -> Parsed {
+    Ok(drive(Some(segment(params)), true))
+}
+
+pub(crate) fn unload_driver(params: &Params<'_>) -> Parsed {
+    Ok(drive(Some(segment(params)), false))
+}
+
+fn drive(driver: Option<&str>, load: bool) -> Call {
+    Call::Drive {
+        driver: driver.map(str::to_owned),
+        load,
+    }
+}
+
+pub(crate) fn control_daemon(params: &Params<'_>) -> Parsed {
+    Ok(Call::ControlDaemon {
+        daemon: segment(params).to_owned(),
     })
 }
 
@@ -449,18 +498,36 @@ pub fn no_such_log(name: impl std::fmt::Display) -> Problem {
 /// # Errors
 /// [`Code::NoAction`], [`Code::BadAction`].
 pub fn parse_action(body: &[u8]) -> Result<Action, Problem> {
+    action(body, "\"start\", \"stop\" or \"restart\"")
+}
+
+/// Reads the body of `PUT /daemons/{name}`. Pantavisor takes any text and does nothing when it is no action; that would be told as done.
+///
+/// # Errors
+/// [`Code::NoAction`], [`Code::BadAction`].
+pub fn parse_daemon_action(body: &[u8]) -> Result<DaemonAction, Problem> {
+    action(body, "\"start\" or \"stop\"").map_err(|problem| {
+        if problem.code == Code::BadAction {
+            problem.pantavisor("Invalid action. Use 'start' or 'stop'")
+        } else {
+            problem
+        }
+    })
+}
+
+fn action<T: serde::de::DeserializeOwned>(body: &[u8], known: &str) -> Result<T, Problem> {
     let no_action = || {
         Problem::new(
             Code::NoAction,
             "the body is no JSON object with the key \"action\"",
         )
-        .remedy("send {\"action\":\"start\"}, \"stop\" or \"restart\"")
+        .remedy(format!("send {{\"action\":…}} with {known}"))
     };
     let value: serde_json::Value = serde_json::from_slice(body).map_err(|_| no_action())?;
     let action = value.get("action").ok_or_else(no_action)?;
     serde_json::from_value(action.clone()).map_err(|_| {
         Problem::new(Code::BadAction, format!("{action} is not an action"))
-            .remedy("use \"start\", \"stop\" or \"restart\"")
+            .remedy(format!("use {known}"))
     })
 }
 

@@ -2,6 +2,8 @@
 
 /// Bytes of the body of `PUT /containers/{name}` (Pantavisor's limit).
 pub const CONTROL_BODY_BYTES_MAX: usize = 1024;
+/// Bytes of the body of `PUT /daemons/{name}` (Pantavisor's limit).
+pub const DAEMON_BODY_BYTES_MAX: usize = 1024;
 /// Bytes of the body of `POST /signal` (Pantavisor's limit).
 pub const SIGNAL_BODY_BYTES_MAX: usize = 4096;
 /// Bytes of the body of `POST /commands` (Pantavisor's limit).

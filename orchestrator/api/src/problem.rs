@@ -141,6 +141,17 @@ codes! {
     /// A limit on the number of things was reached.
     LimitReached = "limit-reached", 507, "Limit reached", "Not enough disk space available";
 
+    /// There is no such daemon.
+    NoSuchDaemon = "no-such-daemon", 404, "No such daemon", "Daemon not found";
+    /// The daemon could not be started or stopped.
+    DaemonFailed = "daemon-failed", 500, "Daemon cannot be controlled", "Cannot control daemon";
+    /// A module of a driver could not be loaded.
+    DriverFailed = "driver-failed", 400, "Driver cannot be loaded", "Error loading driver";
+    /// Services of containers are not connected by the orchestrator.
+    NoXconnect = "no-xconnect", 404, "No service mesh", "xconnect not enabled at build time";
+    /// The change cannot be made while the machine runs.
+    NeedsReboot = "needs-reboot", 409, "Needs a reboot", "Cannot apply revision without a reboot";
+
     /// There is no such failure record.
     NoSuchFailure = "no-such-failure", 404, "No such failure record", "Resource does not exist";
     /// Nothing has this name.

@@ -413,6 +413,7 @@ const COMMAND_PROBLEMS: &[Code] = &[
     Code::NothingToRollBack,
     Code::NoSuchRevision,
     Code::CommandNotSupported,
+    Code::NeedsReboot,
     Code::LimitReached,
     Code::NoSpace,
     Code::ShuttingDown,
@@ -547,6 +548,25 @@ pub static ROUTES: &[Route] = &[
         .answers(Json(schema::<std::collections::BTreeMap<String, serde_json::Value>>)),
     theirs(Get, "/config2", |_| Ok(Call::Config2), "Configuration, each value with where it comes from")
         .answers(Json(schema::<Vec<pantavisor::ConfigEntry>>)),
+    theirs(Get, "/drivers", |_| Ok(Call::ListDrivers), "Drivers of the caller's container; `{}` when it has none")
+        .answers(Json(schema::<pantavisor::Drivers>)),
+    theirs(Put, "/drivers/load", call::load_all, "Load all drivers of the caller's container")
+        .refuses(&[Code::DriverFailed]),
+    theirs(Put, "/drivers/unload", call::unload_all, "Unload all drivers of the caller's container"),
+    theirs(Put, "/drivers/{name}/load", call::load_driver, "Load a driver of the caller's container")
+        .refuses(&[Code::DriverFailed]),
+    theirs(Put, "/drivers/{name}/unload", call::unload_driver, "Unload a driver of the caller's container"),
+    theirs(Get, "/daemons", |_| Ok(Call::ListDaemons), "Daemons that the orchestrator runs on the host")
+        .answers(Json(schema::<Vec<pantavisor::Daemon>>)),
+    theirs(Put, "/daemons/{name}", call::control_daemon, "Start or stop a daemon")
+        .body(Body::Limit(limits::DAEMON_BODY_BYTES_MAX))
+        .takes(schema::<pantavisor::DaemonControl>)
+        .refuses(&[Code::NoSuchDaemon, Code::NoAction, Code::BadAction, Code::DaemonFailed]),
+    theirs(Get, "/xconnect-graph", |_| Ok(Call::Connections), "Services of containers that others use")
+        .answers(Json(schema::<Vec<pantavisor::Connection>>))
+        .refuses(&[Code::NoXconnect]),
+    theirs(Get, "/wakelocks", |_| Ok(Call::Wakelocks), "What keeps the machine from suspending")
+        .answers(Json(schema::<pantavisor::Wakelocks>)),
     theirs(Post, "/storage/gc", |_| Ok(Call::Collect), "Collect what no revision needs, now")
         .answers(Json(schema::<pantavisor::Reclaimed>))
         .refuses(&[Code::Busy, Code::UpdateInProgress, Code::NotReady, Code::ShuttingDown]),

@@ -124,7 +124,13 @@ async fn attempt_start(
     remove_versions(shared, &client, &spec.instance, id).await?;
     let described = {
         let (id, spec) = (id.to_owned(), spec.clone());
-        blocking(shared, move |shared| set_up(shared, &id, &spec)).await??
+        blocking(shared, move |shared| {
+            shared
+                .prepare(&spec.revision, &spec.container.name)
+                .map_err(Failure::Other)?;
+            set_up(shared, &id, &spec)
+        })
+        .await??
     };
     let Some(described) = described else {
         return Err(RootError::NoRoot.into());

@@ -30,4 +30,5 @@ mod user;
 
 pub use callers::{Caller, Callers};
 pub use config::{Address, Config, Spawn};
+pub use link::Private;
 pub use runtime::{ContainerdRuntime, Control, StartError};

@@ -47,6 +47,15 @@ pub(crate) struct Maker {
 /// Stops the task and a private containerd.
 pub(crate) type Stopper = mpsc::Sender<tokio::sync::oneshot::Sender<()>>;
 
+/// The process of a private containerd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Private {
+    /// 0 when it was never started, -1 when it has ended.
+    pub pid: i32,
+    /// Whether it is started, and started again when it ends.
+    pub wanted: bool,
+}
+
 impl Link {
     pub(crate) fn new() -> (Self, Maker, Stopper) {
         let (lost, told) = mpsc::unbounded_channel();
@@ -96,8 +105,17 @@ pub(crate) async fn run(shared: Arc<Shared>, mut maker: Maker) {
     let mut epoch = 0;
     let mut told = false;
     loop {
+        if supervisor.is_some() && !shared.private.borrow().wanted {
+            supervisor = rest(&shared, supervisor).await;
+            told = true;
+            tokio::select! {
+                () = until_wanted(&shared, true) => continue,
+                Some(done) = maker.stop.recv() => return stop(supervisor, done),
+            }
+        }
         let client = tokio::select! {
             client = connect(&shared, &mut supervisor, &mut told) => client,
+            () = until_wanted(&shared, false), if supervisor.is_some() => continue,
             Some(done) = maker.stop.recv() => return stop(supervisor, done),
         };
         epoch += 1;
@@ -117,12 +135,19 @@ pub(crate) async fn run(shared: Arc<Shared>, mut maker: Maker) {
         let reason = tokio::select! {
             error = client.until_lost() => error.to_string(),
             reason = lost(&mut maker.lost, epoch) => reason,
+            () = until_wanted(&shared, false), if supervisor.is_some() => {
+                shared.link.up.send_replace(None);
+                continue;
+            }
             Some(done) = maker.stop.recv() => {
                 shared.link.up.send_replace(None);
                 return stop(supervisor, done);
             }
         };
         shared.link.up.send_replace(None);
+        if let Some(supervisor) = &supervisor {
+            show(&shared, Some(supervisor));
+        }
         tracing::warn!(reason, "connection to containerd lost");
         told = true;
         shared.tell(RuntimeEvent::Disconnected { reason });
@@ -138,6 +163,47 @@ async fn lost(told: &mut mpsc::UnboundedReceiver<(u64, String)>, epoch: u64) -> 
             None => std::future::pending().await,
         }
     }
+}
+
+/// Stops containerd because somebody asked for it; what runs goes on without it.
+async fn rest(shared: &Arc<Shared>, supervisor: Option<Supervisor>) -> Option<Supervisor> {
+    // It waits for the process.
+    let stopped = tokio::task::spawn_blocking(move || {
+        let mut supervisor = supervisor;
+        if let Some(supervisor) = &mut supervisor {
+            supervisor.stop();
+        }
+        supervisor
+    });
+    // A panic ends the program in release builds.
+    let supervisor = stopped.await.ok().flatten();
+    show(shared, supervisor.as_ref());
+    let reason = "containerd was stopped on request (PUT /daemons/containerd)".to_owned();
+    shared.tell(RuntimeEvent::Disconnected { reason });
+    supervisor
+}
+
+async fn until_wanted(shared: &Shared, wanted: bool) {
+    let mut seen = shared.private.subscribe();
+    // The sender lives in `shared`.
+    seen.wait_for(|private| private.wanted == wanted).await.ok();
+}
+
+/// Shows the process to those who ask for it.
+fn show(shared: &Shared, supervisor: Option<&Supervisor>) {
+    let pid = supervisor
+        .and_then(Supervisor::pid)
+        .and_then(|pid| i32::try_from(pid).ok());
+    shared.private.send_if_modified(|private| {
+        let shown = match (pid, private.pid) {
+            (Some(pid), _) => pid,
+            (None, 0) => 0,
+            (None, _) => -1,
+        };
+        let changed = private.pid != shown;
+        private.pid = shown;
+        changed
+    });
 }
 
 fn stop(supervisor: Option<Supervisor>, done: tokio::sync::oneshot::Sender<()>) {
@@ -159,6 +225,7 @@ async fn connect(shared: &Shared, supervisor: &mut Option<Supervisor>, told: &mu
             if let Err(error) = supervisor.ensure() {
                 problem = Some(error.to_string());
             }
+            show(shared, Some(supervisor));
         }
         match Client::connect(&socket, shared.namespace.clone()).await {
             Ok(client) => return client,

@@ -5,18 +5,19 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use device::ports::{Instance, Runtime, RuntimeCommand, RuntimeEvent};
 use linux::cgroup::Cgroups;
-use model::ContainerName;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use model::{ContainerName, RevisionId};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tonic::metadata::AsciiMetadataValue;
 
 use crate::callers::Callers;
 use crate::config::{Address, Config};
-use crate::link::{self, Link, Stopper};
+use crate::link::{self, Link, Private, Stopper};
 use crate::logs::LogKeeper;
 use crate::registry::Registry;
 use crate::rootfs::{self, RootError};
@@ -26,6 +27,8 @@ use crate::{instance, probe};
 const STARTS_AT_ONCE_MAX: usize = 8;
 /// Probes that run at the same time.
 const PROBES_AT_ONCE_MAX: usize = 32;
+/// How long a private containerd may take to start or end when that was asked for.
+const PRIVATE_PATIENCE: Duration = Duration::from_secs(12);
 /// What a private containerd may log: bytes, and files besides the current one.
 const CONTAINERD_LOG: model::container::Logs = model::container::Logs {
     max_bytes: 128 << 10,
@@ -63,6 +66,8 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) namespace: AsciiMetadataValue,
     pub(crate) link: Link,
+    /// The private containerd, when there is one.
+    pub(crate) private: watch::Sender<Private>,
     pub(crate) logs: LogKeeper,
     pub(crate) cgroups: Cgroups,
     /// Held while an image is mounted, or found unused and unmounted.
@@ -72,7 +77,11 @@ pub(crate) struct Shared {
     registry: Mutex<Registry>,
     work: mpsc::UnboundedSender<Work>,
     events: Box<dyn Fn(RuntimeEvent) + Send + Sync>,
+    before_start: OnceLock<Box<BeforeStart>>,
 }
+
+/// Told before each start of a container, on a thread that may wait; an error is why it cannot start.
+type BeforeStart = dyn Fn(&RevisionId, &ContainerName) -> Result<(), String> + Send + Sync;
 
 /// What is queued.
 pub(crate) enum Work {
@@ -89,6 +98,18 @@ impl Shared {
 
     pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the rest of the machine must do before a container starts.
+    pub(crate) fn prepare(
+        &self,
+        revision: &RevisionId,
+        container: &ContainerName,
+    ) -> Result<(), String> {
+        match self.before_start.get() {
+            Some(prepare) => prepare(revision, container),
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn queue(&self, work: Work) {
@@ -136,6 +157,10 @@ impl ContainerdRuntime {
         let shared = Arc::new(Shared {
             namespace,
             link,
+            private: watch::Sender::new(Private {
+                pid: 0,
+                wanted: true,
+            }),
             logs: LogKeeper::start().map_err(StartError::Logs)?,
             cgroups: Cgroups::find().map_err(StartError::Cgroups)?,
             images: Mutex::new(()),
@@ -144,6 +169,7 @@ impl ContainerdRuntime {
             registry: Mutex::default(),
             work,
             events: Box::new(events),
+            before_start: OnceLock::new(),
             config,
         });
         if let Address::Spawn(spawn) = &shared.config.address {
@@ -157,6 +183,17 @@ impl ContainerdRuntime {
         Ok(Self { shared, stopper })
     }
 
+    /// Has `prepare` called before each start of a container, on a thread that may wait, with its revision and name; an error is why
+    /// it cannot start. Only the first one given counts.
+    pub fn before_start(
+        &self,
+        prepare: impl Fn(&RevisionId, &ContainerName) -> Result<(), String> + Send + Sync + 'static,
+    ) {
+        if self.shared.before_start.set(Box::new(prepare)).is_err() {
+            tracing::error!("what is to be done before a start was given twice");
+        }
+    }
+
     /// Who a process belongs to, for the server.
     ///
     /// # Errors
@@ -165,21 +202,53 @@ impl ContainerdRuntime {
         Callers::new(Arc::clone(&self.shared))
     }
 
-    /// What stops the adapter after the loop, which owns this, has ended.
+    /// What stops the adapter after the loop, which owns this, has ended; and what controls a private containerd.
     pub fn control(&self) -> Control {
         Control {
+            shared: Arc::clone(&self.shared),
             stopper: self.stopper.clone(),
         }
     }
 }
 
-/// Stops the adapter. Cheap to clone.
-#[derive(Debug, Clone)]
+/// Stops the adapter, or its private containerd. Cheap to clone.
+#[derive(Clone)]
 pub struct Control {
+    shared: Arc<Shared>,
     stopper: Stopper,
 }
 
+impl std::fmt::Debug for Control {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Control").finish_non_exhaustive()
+    }
+}
+
 impl Control {
+    /// The private containerd; `None` when somebody else runs containerd.
+    pub fn private(&self) -> Option<Private> {
+        match self.shared.config.address {
+            Address::Spawn(_) => Some(*self.shared.private.borrow()),
+            Address::Connect(_) => None,
+        }
+    }
+
+    /// Starts the private containerd or asks it to end, from now on until it is told otherwise or this program starts again. Containers
+    /// go on. Returns when it has started or ended; `false` when it had not after a while.
+    pub async fn want_private(&self, wanted: bool) -> bool {
+        let private = &self.shared.private;
+        private.send_if_modified(|private| {
+            let changed = private.wanted != wanted;
+            private.wanted = wanted;
+            changed
+        });
+        let mut seen = private.subscribe();
+        let there = seen.wait_for(|private| (private.pid > 0) == wanted);
+        tokio::time::timeout(PRIVATE_PATIENCE, there)
+            .await
+            .is_ok_and(|seen| seen.is_ok())
+    }
+
     /// Stops to use containerd, and stops a private one in good order; containers that run go on. For a machine that is about to go
     /// down, after the containers were stopped.
     pub async fn stop_containerd(&self) {

@@ -123,6 +123,12 @@ impl Supervisor {
         }
     }
 
+    /// Its number while it is there.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        let (process, _) = self.process.as_ref()?;
+        self.is_alive().then(|| process.pid())
+    }
+
     /// Ends one that runs and does not answer.
     pub(crate) fn kill(&mut self) {
         if let Some((process, _)) = &self.process {

@@ -289,7 +289,9 @@ fn exit_of_code(code: Code) -> Exit {
         | Code::NoSuchMeta
         | Code::NoSuchFailure
         | Code::NoSuchSubject
-        | Code::NoSuchLog => Exit::NotFound,
+        | Code::NoSuchLog
+        | Code::NoSuchDaemon
+        | Code::NoXconnect => Exit::NotFound,
         Code::NotAllowed
         | Code::UnknownCaller
         | Code::ObjectInUse
@@ -298,6 +300,7 @@ fn exit_of_code(code: Code) -> Exit {
         | Code::RevisionInUse
         | Code::FailedBefore
         | Code::NothingToRollBack
+        | Code::NeedsReboot
         | Code::UpdateInProgress
         | Code::Busy
         | Code::ShuttingDown
@@ -327,6 +330,8 @@ fn exit_of_code(code: Code) -> Exit {
         | Code::NoAction
         | Code::BadAction
         | Code::BadSignal
+        | Code::DaemonFailed
+        | Code::DriverFailed
         | Code::Internal => Exit::Failed,
     }
 }

@@ -9,6 +9,7 @@ mod event_loop;
 mod figures;
 mod identify;
 mod jobs;
+mod machine;
 mod power;
 mod run;
 mod service;

@@ -15,6 +15,7 @@ use device::ports::{Clock as _, Ending, Ports, World};
 use device::{Device, Event, Handle, Settings};
 use linux::clock::SystemClock;
 use linux::disk::LinuxDisk;
+use linux::facts::Facts;
 use linux::gauges::MachineGauges;
 use server::{Server, Socket, Timeouts};
 use store::Store;
@@ -26,6 +27,7 @@ use crate::event_loop;
 use crate::figures::KernelFigures;
 use crate::identify::ByPlace;
 use crate::jobs::Worker;
+use crate::machine::{Drivers, Host};
 use crate::power::ProcessPower;
 use crate::service::{NoBootloader, NoWatchdog};
 use crate::shown::{ShownSettings, with_user_meta};
@@ -167,6 +169,11 @@ fn bring_up(
         source,
     })?;
     let control = runtime.control();
+    let drivers = Drivers::new(config.text("modprobe-binary").as_ref(), handle.clone());
+    let (loader, manifests) = (drivers.clone(), opened.store.clone());
+    runtime.before_start(move |revision, container| {
+        loader.before_start(&manifests, revision, container)
+    });
 
     let sender = events.clone();
     let jobs = Worker::start(opened.store.clone(), move |event| {
@@ -225,6 +232,12 @@ fn bring_up(
         })?),
         identify: Arc::new(ByPlace::new(callers)),
         settings: Arc::new(ShownSettings::new(Arc::clone(config), handle.clone())),
+        machine: Arc::new(Host {
+            facts: Facts::new(&storage, config.number("storage-reserve")),
+            drivers,
+            containerd: control.clone(),
+            tokio: tokio.handle().clone(),
+        }),
         clock: Arc::new(SystemClock),
         logs: storage.join("logs"),
         timeouts: Timeouts::default(),

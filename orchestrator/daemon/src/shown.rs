@@ -185,6 +185,52 @@ mod tests {
         assert!(legacy.contains(&("control.remote".to_owned(), false.into())));
     }
 
+    /// A recording of Pantavisor 029, one exchange a line.
+    const RECORDED: &str = include_str!("../../server/tests/recordings/info.jsonl");
+
+    fn recorded(step: &str) -> serde_json::Value {
+        let exchanges = RECORDED
+            .lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let exchange = exchanges
+            .into_iter()
+            .find(|exchange| exchange["step"] == step);
+        exchange.unwrap()["response"]["body"].clone()
+    }
+
+    /// Keys of a JSON object in the order of its text.
+    fn keys(text: &str) -> Vec<String> {
+        let pairs = text.trim_matches(['{', '}']).split(",\"");
+        pairs
+            .map(|pair| {
+                pair.split("\":")
+                    .next()
+                    .unwrap()
+                    .trim_matches('"')
+                    .to_owned()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn keys_and_their_order_are_as_recorded() {
+        let shown = ShownSettings::new(Arc::new(Config::defaults()), Handle::new(|_, _| {}));
+        let config2: Vec<ConfigEntry> =
+            serde_json::from_str(recorded("GET /config2").as_str().unwrap()).unwrap();
+        let theirs: Vec<_> = config2.iter().map(|entry| entry.key.as_str()).collect();
+        let entries = shown.entries();
+        let ours: Vec<_> = entries.iter().map(|entry| entry.key.as_str()).collect();
+        assert_eq!(ours[..theirs.len()], theirs);
+        assert!(
+            ours[theirs.len()..]
+                .iter()
+                .all(|key| key.starts_with("coxswain."))
+        );
+        let legacy = shown.legacy();
+        let ours: Vec<_> = legacy.iter().map(|(alias, _)| alias.as_str()).collect();
+        assert_eq!(ours, keys(recorded("GET /config").as_str().unwrap()));
+    }
+
     #[test]
     fn every_key_of_ours_is_a_setting() {
         let config = Config::defaults();

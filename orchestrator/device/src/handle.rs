@@ -89,6 +89,13 @@ pub enum Command {
         /// Run it also when the same manifest failed before.
         again: bool,
     },
+    /// Run this revision if that needs no restart of the machine.
+    Apply {
+        /// Which.
+        revision: RevisionId,
+        /// Run it also when the same manifest failed before.
+        again: bool,
+    },
     /// Run this revision by a reboot, so that it ends DONE in Pantavisor's exact way too.
     RunCommit {
         /// Which.
@@ -195,6 +202,11 @@ pub enum Refusal {
         /// Number of the failure record.
         failure: u64,
     },
+    /// It cannot be brought in while the machine runs.
+    #[error(
+        "revision {0} changes what only a restart of the machine brings in; run it with LOCAL_RUN"
+    )]
+    NeedsReboot(RevisionId),
     /// There is nothing to go back to.
     #[error("there is no earlier revision to go back to")]
     NothingToRollBack,

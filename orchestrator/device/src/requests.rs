@@ -134,6 +134,7 @@ impl<W: World> Device<W> {
     fn on_command(&mut self, now: Instant, command: Command) -> Option<Result<(), Refusal>> {
         match command {
             Command::Run { revision, again } => self.run_asked(now, &revision, false, again),
+            Command::Apply { revision, again } => self.apply(now, &revision, again),
             Command::RunCommit { revision, again } => self.run_asked(now, &revision, true, again),
             Command::Rollback => self.roll_back(now),
             Command::Reboot(words) => {
@@ -168,6 +169,28 @@ impl<W: World> Device<W> {
             Ok(false) => Some(Err(Refusal::NoSuchRevision(revision.clone()))),
             Err(error) => Some(Err(disk_refusal(&error))),
         }
+    }
+
+    /// As a run, but refused when the machine would restart for it.
+    fn apply(
+        &mut self,
+        now: Instant,
+        revision: &RevisionId,
+        again: bool,
+    ) -> Option<Result<(), Refusal>> {
+        // What is under way is told first, as for every run.
+        let idle = self.waiting.is_none()
+            && self.update().is_some_and(|update| {
+                matches!(update.phase(), Phase::Settled | Phase::RollingBack { .. })
+            });
+        if idle
+            && let Ok(manifest) = self.store.read_manifest(revision)
+            && let Ok(manifest) = Manifest::parse(&manifest)
+            && self.by_reboot(&manifest)
+        {
+            return Some(Err(Refusal::NeedsReboot(revision.clone())));
+        }
+        self.run_asked(now, revision, false, again)
     }
 
     fn roll_back(&mut self, now: Instant) -> Option<Result<(), Refusal>> {

@@ -418,7 +418,7 @@ impl<W: World> Device<W> {
     }
 
     /// Whether running this manifest next needs a restart of the machine.
-    fn by_reboot(&mut self, next: &Manifest) -> bool {
+    pub(crate) fn by_reboot(&mut self, next: &Manifest) -> bool {
         let Stage::Up(update) = &self.stage else {
             return false;
         };

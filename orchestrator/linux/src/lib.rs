@@ -3,8 +3,10 @@
 pub mod cgroup;
 pub mod clock;
 pub mod disk;
+pub mod facts;
 pub mod gauges;
 pub mod loop_device;
+pub mod modules;
 pub mod mounts;
 pub mod peer;
 pub mod process;

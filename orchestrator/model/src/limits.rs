@@ -36,6 +36,8 @@ pub const FAILURE_LOG_BYTES_MAX: usize = 16 << 10;
 pub const FAILURES_MAX: usize = 64;
 /// Manifests that are remembered as failed; the oldest is forgotten first.
 pub const FAILED_MANIFESTS_MAX: usize = 64;
+/// Bytes of the name of a driver.
+pub const DRIVER_NAME_BYTES_MAX: usize = 64;
 /// Bytes of one inline JSON file that is read (`run.json`, `device.json`, ...), not only kept.
 pub const INLINE_READ_BYTES_MAX: usize = 256 << 10;
 /// Items of one list in such a file.

@@ -13,6 +13,7 @@ use crate::{ContainerName, GroupName, Key, ObjectId};
 
 mod changes;
 mod codes;
+mod drivers;
 mod fingerprint;
 mod groups;
 mod health;
@@ -31,6 +32,7 @@ mod storage;
 
 pub use changes::Changes;
 pub use codes::CODES;
+pub use drivers::{Driver, Need};
 pub use schema::schema;
 
 /// One thing that is wrong with a manifest.

@@ -16,6 +16,7 @@ use crate::storage::ReadError;
 mod containers;
 mod events;
 mod logs;
+mod machine;
 mod meta;
 mod objects;
 mod plan;
@@ -60,12 +61,18 @@ pub(crate) async fn carry_out(
         Call::CommitMessage(revision) => revisions::message(asked, revision).await,
         Call::PutCommitMessage(revision) => revisions::put_message(asked, revision).await,
         Call::Plan(revision) => plan::plan(asked, revision).await,
-        Call::ListMeta(kind) => Ok(meta::list(asked, kind)),
+        Call::ListMeta(kind) => meta::list(asked, kind).await,
         Call::PutMeta { kind, key } => meta::put(asked, kind, key).await,
         Call::DeleteMeta { kind, key } => meta::delete(asked, kind, key).await,
         Call::BuildInfo => Ok(whole::build_info(asked)),
         Call::Config => Ok(whole::config(asked)),
         Call::Config2 => Ok(whole::config2(asked)),
+        Call::ListDrivers => machine::list_drivers(asked).await,
+        Call::Drive { driver, load } => machine::drive(asked, driver, load).await,
+        Call::ListDaemons => machine::daemons(asked).await,
+        Call::ControlDaemon { daemon } => machine::control_daemon(asked, daemon).await,
+        Call::Connections => Err(machine::connections()),
+        Call::Wakelocks => Ok(machine::wakelocks()),
         Call::Collect => whole::collect(asked).await,
         Call::Status => whole::status(asked).await,
         Call::Health => Ok(whole::health(asked)),

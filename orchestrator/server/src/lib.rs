@@ -23,6 +23,7 @@ mod handlers;
 pub mod http1;
 pub mod limits;
 mod listen;
+pub mod machine;
 mod metrics;
 pub mod plan;
 mod refusal;
@@ -35,6 +36,7 @@ mod tests;
 pub use callers::{Caller, Identify, Peer};
 pub use limits::Timeouts;
 pub use listen::{Running, Socket, StartError};
+pub use machine::Machine;
 pub use metrics::Figures;
 pub use storage::Storage;
 
@@ -60,6 +62,8 @@ pub struct Server {
     pub identify: Arc<dyn Identify>,
     /// Configuration.
     pub settings: Arc<dyn Settings>,
+    /// The machine below.
+    pub machine: Arc<dyn Machine>,
     /// Time.
     pub clock: Arc<dyn Clock + Send + Sync>,
     /// The folder of the logs of containers.
@@ -85,6 +89,7 @@ pub(crate) struct Shared {
     pub(crate) handle: Handle,
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) settings: Arc<dyn Settings>,
+    pub(crate) machine: Arc<dyn Machine>,
     pub(crate) clock: Arc<dyn Clock + Send + Sync>,
     pub(crate) logs: PathBuf,
     pub(crate) timeouts: Timeouts,

@@ -74,6 +74,7 @@ pub(crate) fn start(server: Server) -> Result<Running, StartError> {
         handle: server.handle,
         storage: server.storage,
         settings: server.settings,
+        machine: server.machine,
         clock: server.clock,
         logs: server.logs,
         timeouts: server.timeouts,

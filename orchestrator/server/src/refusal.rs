@@ -41,6 +41,9 @@ pub(crate) fn problem(refusal: Refusal) -> Problem {
         Refusal::FailedBefore { failure, .. } => new(Code::FailedBefore).remedy(format!(
             "see GET /failures/{failure}; send the command with \"again\":true to try it once more"
         )),
+        Refusal::NeedsReboot(_) => {
+            new(Code::NeedsReboot).remedy("send LOCAL_RUN: it restarts the machine for the change")
+        }
         Refusal::NothingToRollBack => new(Code::NothingToRollBack),
         Refusal::NoSuchMeta => new(Code::NoSuchMeta),
         Refusal::Limit(_) => new(Code::LimitReached),

@@ -480,6 +480,27 @@ impl Maker {
         let name = "collection and deletion during a trial";
         self.add(name, &factory, &both[..1], acts, &next);
 
+        let apply = ask(Command::Apply {
+            revision: next.clone(),
+            again: false,
+        });
+        let acts = [install(&next, both[1]), vec![apply.clone()]].concat();
+        let acts = [acts, vec![Act::WaitFinal(next.clone())]].concat();
+        let scenario = self.add("applied in place", &factory, &both[1..], acts, &next);
+        scenario.life.boot_loader = true;
+        scenario.progress = vec![(next.clone(), "DONE")];
+
+        let boots = self.variant("needs a boot");
+        let acts = [
+            install(&next, &boots.software),
+            vec![apply, Act::Wait(30_000)],
+        ]
+        .concat();
+        let name = "apply refused: it needs a boot";
+        let scenario = self.add(name, &factory, &[&boots.software], acts, &zero);
+        scenario.life.boot_loader = true;
+        scenario.progress = vec![(next.clone(), "NEW")];
+
         let put = |key: &str, value: &[u8]| {
             Act::Ask(Request::PutMeta {
                 kind: MetaKind::User,

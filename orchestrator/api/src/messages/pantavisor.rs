@@ -189,7 +189,7 @@ pub enum Op {
     RebootDevice,
     /// Switch the device off; the payload is a message.
     PoweroffDevice,
-    /// Refused: Pantavisor accepts and ignores it.
+    /// Refused: every trial ends by a commit or a rollback.
     TryOnce,
     /// Run a revision.
     LocalRun,
@@ -207,9 +207,9 @@ pub enum Op {
     DeferReboot,
     /// Run a revision by a reboot.
     LocalRunCommit,
-    /// Refused: Pantavisor accepts and ignores it.
+    /// Run a revision whose changes need no reboot; refused when they do.
     LocalApply,
-    /// Refused: Pantavisor accepts and ignores it.
+    /// Refused: services of containers are not connected by the orchestrator.
     XconnectGraph,
     /// Answered 204: the orchestrator is never claimed; cloud clients keep their own credentials.
     Unclaim,
@@ -288,6 +288,150 @@ pub struct ConfigEntry {
     pub value: String,
     /// Where the value comes from: `default`, `pv conf file`, `pv cmdline`, `env`, `args`, `metadata`, …
     pub modified: String,
+}
+
+/// Answer of `GET /drivers`: a list, or `{}` when the caller's container names no drivers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Drivers {
+    /// Those that the container names in its `run.json`.
+    Listed(Vec<Driver>),
+    /// `{}`
+    None {},
+}
+
+/// One entry of `GET /drivers`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Driver {
+    /// Its abstract name, as in `run.json`.
+    pub name: String,
+    /// When it is loaded.
+    #[serde(rename = "type")]
+    pub kind: DriverKind,
+    /// Where its modules are.
+    pub status: DriverStatus,
+}
+
+/// When a driver is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum DriverKind {
+    /// Before the container starts, which fails without it.
+    Required,
+    /// Before the container starts, if that can be.
+    Optional,
+    /// When somebody asks.
+    Manual,
+}
+
+/// Where the modules of a driver are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum DriverStatus {
+    /// In the kernel, all of them.
+    Loaded,
+    /// Not all of them are in the kernel.
+    Unloaded,
+    /// The running revision's `bsp/drivers.json` does not say which modules it has.
+    Unknown,
+}
+
+/// One entry of `GET /daemons`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Daemon {
+    /// Its name.
+    pub name: String,
+    /// Its process; 0 when it was never started, -1 when it has ended.
+    pub pid: i32,
+    /// Whether it is started again when it ends.
+    pub respawn: bool,
+}
+
+/// Body of `PUT /daemons/{name}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DaemonControl {
+    /// What to do.
+    pub action: DaemonAction,
+}
+
+/// What to do with a daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DaemonAction {
+    /// Start it, and again whenever it ends.
+    Start,
+    /// Ask it to end, and do not start it again.
+    Stop,
+}
+
+/// One entry of `GET /xconnect-graph`: a service of one container that another one uses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Connection {
+    /// Who uses it.
+    pub consumer: String,
+    /// Its process.
+    pub consumer_pid: i32,
+    /// Who offers it.
+    pub provider: String,
+    /// Its process.
+    pub provider_pid: i32,
+    /// Name of the service.
+    pub name: String,
+    /// `unix`, `rest`, `dbus`, `drm`, `wayland` or `input`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Role of the consumer.
+    pub role: String,
+    /// Interface.
+    pub interface: String,
+    /// Where the consumer finds it.
+    pub target: String,
+    /// Where the provider has it.
+    pub socket: String,
+}
+
+/// Answer of `GET /wakelocks`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[allow(clippy::struct_excessive_bools, reason = "as Pantavisor writes it")]
+pub struct Wakelocks {
+    /// `disabled`: the orchestrator neither suspends the machine nor keeps it awake.
+    pub mode: String,
+    /// Locks that are held.
+    pub count: u32,
+    /// Whether the kernel lacks what the mode needs.
+    pub degraded: bool,
+    /// Whether the kernel suspends by itself.
+    pub autosleep: bool,
+    /// Whether the time after a start runs, in which nothing is suspended.
+    pub settling: bool,
+    /// Whether a cloud is being asked.
+    pub polling: bool,
+    /// Whether the window after a wake-up is open.
+    pub run_window: bool,
+    /// Which locks are held.
+    pub held: HeldWakelocks,
+}
+
+/// The locks that Pantavisor has.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[allow(clippy::struct_excessive_bools, reason = "as Pantavisor writes it")]
+pub struct HeldWakelocks {
+    /// During a start.
+    pub boot: bool,
+    /// During an update.
+    pub update: bool,
+    /// While a cloud is asked for updates.
+    pub update_check: bool,
+    /// While device metadata is sent.
+    pub devmeta: bool,
+    /// While user metadata is fetched.
+    pub usrmeta: bool,
+    /// During a shutdown.
+    pub shutdown: bool,
+    /// While somebody uses the debug shell.
+    pub debug_shell: bool,
+    /// While a cloud is asked.
+    pub poll: bool,
 }
 
 /// The text of `GET /steps`: Pantavisor puts a space after the commas inside an entry, none between entries.

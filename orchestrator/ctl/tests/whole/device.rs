@@ -62,6 +62,7 @@ impl TestDevice {
             clock: Arc::new(SystemClock),
             logs: folder.path().join("storage/logs"),
             figures: Arc::new(RealMachine),
+            machine: Arc::new(NoMachine),
             timeouts: Timeouts::default(),
         };
         let entered = runtime.enter();
@@ -258,6 +259,36 @@ impl Power for NoPower {
 }
 
 struct NoGauges;
+
+struct NoMachine;
+
+impl server::Machine for NoMachine {
+    fn facts(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+
+    fn daemons(&self) -> Vec<api::messages::pantavisor::Daemon> {
+        Vec::new()
+    }
+
+    fn control_daemon(
+        &self,
+        _: &str,
+        _: api::messages::pantavisor::DaemonAction,
+    ) -> Option<Result<(), String>> {
+        None
+    }
+
+    fn is_loaded(&self, _: &model::manifest::Driver) -> Option<bool> {
+        None
+    }
+
+    fn load(&self, driver: &model::manifest::Driver) -> Result<(), String> {
+        Err(format!("there is no driver {}", driver.name))
+    }
+
+    fn unload(&self, _: &model::manifest::Driver) {}
+}
 
 impl Gauges for NoGauges {
     fn pressure(&self) -> Pressure {

@@ -106,6 +106,12 @@ pub const SETTINGS: &[Setting] = &[
         "Our namespace in containerd.",
     ),
     setting(
+        "modprobe-binary",
+        Kind::Text,
+        "modprobe",
+        "What loads kernel modules of drivers: a name on PATH, or an absolute path.",
+    ),
+    setting(
         "log-level",
         Kind::Word(&["error", "warn", "info", "debug", "trace"]),
         "info",

@@ -1,7 +1,7 @@
 //! Every code that a problem of a manifest can have, with what it means. Codes are stable: programs match them.
 
 /// Code and meaning, sorted by code.
-pub const CODES: [(&str, &str); 75] = [
+pub const CODES: [(&str, &str); 76] = [
     (
         "address-conflict",
         "two containers ask for one address of a pool",
@@ -28,6 +28,7 @@ pub const CODES: [(&str, &str); 75] = [
         "bad-duration",
         "a time cannot be read, or is longer than 365 days",
     ),
+    ("bad-driver-name", "a driver's name is no short word"),
     ("bad-env", "an environment entry is no NAME=value"),
     ("bad-group-name", "a group's name is no short path segment"),
     ("bad-health", "a health check has no question, or several"),

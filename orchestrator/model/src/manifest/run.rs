@@ -12,7 +12,7 @@ use super::health;
 use super::json::{Data, Node};
 use super::problems::{Problems, Reader, Shown, suggestion};
 use super::storage;
-use super::{Value, fingerprint, lxc, network, oci, recovery};
+use super::{Value, drivers, fingerprint, lxc, network, oci, recovery};
 use crate::container::{
     Container, Goal, Group, Kind, Network, Overlay, Recovery, RestartPolicy, Roles, RootVolume,
     Volume,
@@ -318,10 +318,9 @@ fn read_roles(reader: &mut Reader<'_, '_>) -> Roles {
 /// Pantavisor's fields that this model does not look into must at least be of the right type.
 fn check_shapes(reader: &mut Reader<'_, '_>) {
     let root = reader.root;
-    for name in ["drivers", "services"] {
-        if let Some(node) = root.get(name) {
-            reader.object(node);
-        }
+    drivers::check(reader);
+    if let Some(node) = root.get("services") {
+        reader.object(node);
     }
     if let Some(node) = root.get("exports") {
         reader.texts(node);

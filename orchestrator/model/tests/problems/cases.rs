@@ -92,6 +92,11 @@ pub fn run_cases() -> Vec<(&'static str, &'static str, Value)> {
             "/image-config",
             json!({"image-config": {"config": {"Cmd": "sh"}}}),
         ),
+        (
+            "bad-driver-name",
+            "/drivers/optional/1",
+            json!({"drivers": {"required": [], "optional": ["wifi", "a/b"]}}),
+        ),
         ("bad-env", "/env/1", json!({"env": ["A=", "B"]})),
         ("bad-env", "/env/0", json!({"env": ["=x"]})),
         ("bad-path", "/workdir", json!({"workdir": "tmp"})),

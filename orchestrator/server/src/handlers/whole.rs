@@ -32,6 +32,10 @@ pub(super) async fn command(asked: &mut Asked<'_, '_>) -> Result<Answer, Problem
             revision: revision(&body)?,
             again: body.again,
         },
+        Op::LocalApply => Command::Apply {
+            revision: revision(&body)?,
+            again: body.again,
+        },
         Op::LocalRunCommit => Command::RunCommit {
             revision: revision(&body)?,
             again: body.again,
@@ -63,16 +67,16 @@ pub(super) async fn command(asked: &mut Asked<'_, '_>) -> Result<Answer, Problem
                     .pantavisor("Cannot do this operation when debug shell is not active"),
             );
         }
-        Op::TryOnce | Op::LocalApply => {
+        Op::TryOnce => {
             return Err(unsupported(
-                "Pantavisor accepts and ignores this command",
-                "send LOCAL_RUN: it tries the revision and rolls back when it is sick",
+                "there are no trials that end without a commit",
+                "send LOCAL_RUN: it tries the revision and rolls back when it is sick; ROLLBACK goes back later",
             ));
         }
         Op::XconnectGraph => {
             return Err(unsupported(
-                "Pantavisor accepts and ignores this command",
-                "read GET /xconnect-graph",
+                "the orchestrator does not connect services of containers",
+                "share a volume or a network between the containers",
             ));
         }
     };

@@ -1,11 +1,14 @@
 //! A device behind a real socket: the server on the real store, over a folder, with a loop that keeps metadata and revisions and
 //! starts and stops containers at once. It decides nothing about health: that is the loop's own tests' matter.
 
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
+use api::messages::pantavisor::{Daemon, DaemonAction};
 use device::Handle;
 use device::handle::{
     Action, Answer, Command, ContainerView, GroupView, Happened, PlanOf, RecoveryView, Refusal,
@@ -16,6 +19,7 @@ use device::plan::update::{Fate, Fated, Reason, Rehearsal, Way};
 use device::ports::Clock;
 use linux::disk::LinuxDisk;
 use model::container::{BackoffPolicy, RecoveryPolicy, RestartPolicy};
+use model::manifest::Driver;
 use model::metadata::MetaKind;
 use model::progress::message;
 use model::usage::{ContainerUsage, MachineUsage};
@@ -31,6 +35,7 @@ pub(crate) struct Bench {
     pub(crate) socket: PathBuf,
     pub(crate) handle: Handle,
     pub(crate) folder: PathBuf,
+    store: Store<LinuxDisk>,
     caller: Arc<Mutex<Caller>>,
     running: Option<Running>,
     runtime: Option<tokio::runtime::Runtime>,
@@ -92,6 +97,7 @@ impl Bench {
             clock: Arc::new(Ticking(std::time::Instant::now())),
             logs: folder.join("storage/logs"),
             figures: Arc::new(NoFigures),
+            machine: Arc::new(FakeMachine::default()),
             timeouts,
         };
         let running = {
@@ -102,10 +108,35 @@ impl Bench {
             socket,
             handle,
             folder,
+            store,
             caller,
             running: Some(running),
             runtime: Some(runtime),
         }
+    }
+
+    /// Has the running revision name two drivers for `pvr-sdk`, whose modules are nowhere.
+    pub(crate) fn run_with_drivers(&self) {
+        let mut manifest: serde_json::Value = serde_json::from_str(FACTORY).unwrap();
+        manifest["bsp/drivers.json"] = serde_json::json!({
+            "#spec": "driver-aliases@1",
+            "all": {"wifi": ["missing"], "gpio": ["missing"]},
+        });
+        manifest["pvr-sdk/run.json"]["drivers"] =
+            serde_json::json!({"required": [], "optional": ["wifi"], "manual": ["gpio"]});
+        let revision: RevisionId = "locals/drivers".parse().unwrap();
+        let progress = Progress::new(State::Done, message::FACTORY, 0);
+        self.store
+            .put_revision(NewRevision {
+                revision: &revision,
+                manifest: manifest.to_string().as_bytes(),
+                progress: &progress,
+                commit_message: None,
+            })
+            .unwrap();
+        let mut view = View::clone(&self.handle.view());
+        view.running = Some(revision);
+        self.handle.publish(view);
     }
 
     /// Connections that are opened from now on come from this caller.
@@ -154,6 +185,63 @@ impl server::Figures for NoFigures {
 
     fn machine(&self) -> MachineUsage {
         MachineUsage::default()
+    }
+}
+
+/// A machine with a daemon that starts and stops at once, and drivers whose modules are where somebody put them; a module called
+/// `missing` is nowhere.
+#[derive(Default)]
+struct FakeMachine {
+    stopped: AtomicBool,
+    loaded: Mutex<BTreeSet<String>>,
+}
+
+impl server::Machine for FakeMachine {
+    fn facts(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("storage", r#"{"total":4,"free":3}"#.to_owned()),
+            ("sysinfo", r#"{"uptime":1}"#.to_owned()),
+        ]
+    }
+
+    fn daemons(&self) -> Vec<Daemon> {
+        let stopped = self.stopped.load(Ordering::SeqCst);
+        vec![Daemon {
+            name: "containerd".to_owned(),
+            pid: if stopped { -1 } else { 1090 },
+            respawn: !stopped,
+        }]
+    }
+
+    fn control_daemon(&self, name: &str, action: DaemonAction) -> Option<Result<(), String>> {
+        let stop = action == DaemonAction::Stop;
+        (name == "containerd").then(|| {
+            self.stopped.store(stop, Ordering::SeqCst);
+            Ok(())
+        })
+    }
+
+    fn is_loaded(&self, driver: &Driver) -> Option<bool> {
+        let loaded = self.loaded.lock().unwrap();
+        let modules = driver.modules.as_ref()?;
+        Some(modules.iter().all(|module| loaded.contains(module)))
+    }
+
+    fn load(&self, driver: &Driver) -> Result<(), String> {
+        for module in driver.modules.iter().flatten() {
+            if module == "missing" {
+                return Err("modprobe missing failed".to_owned());
+            }
+            self.loaded.lock().unwrap().insert(module.clone());
+        }
+        Ok(())
+    }
+
+    fn unload(&self, driver: &Driver) {
+        let mut loaded = self.loaded.lock().unwrap();
+        for module in driver.modules.iter().flatten() {
+            loaded.remove(module);
+        }
     }
 }
 
@@ -349,7 +437,7 @@ impl Keeper {
                     return Err(Refusal::NoSuchMeta);
                 }
             }
-            Request::Collect => return Ok(Answer::Collected { reclaimed: 3800 }),
+            Request::Collect => return self.collect(),
             Request::Plan(of) => return self.plan(of, &view),
             Request::Stop { .. } => {}
         }
@@ -407,6 +495,26 @@ impl Keeper {
         })))
     }
 
+    /// Objects that no revision names.
+    fn collect(&self) -> Result<Answer, Refusal> {
+        let mut keep = Vec::new();
+        let mut names = Vec::new();
+        self.store
+            .visit_revisions(&mut |entry| {
+                names.push(entry.revision);
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        for name in names {
+            let manifest = self.store.read_manifest(&name).unwrap();
+            keep.extend(Manifest::parse(&manifest).unwrap().objects().into_keys());
+        }
+        let collected = self.store.collect(&keep, Instant(1)).unwrap();
+        Ok(Answer::Collected {
+            reclaimed: collected.bytes,
+        })
+    }
+
     fn pairs(&self, kind: MetaKind) -> Vec<(String, Vec<u8>)> {
         let map = self.store.load_meta(kind).unwrap();
         map.entries
@@ -422,7 +530,9 @@ impl Keeper {
             });
         }
         match command {
-            Command::Run { revision, again } | Command::RunCommit { revision, again } => {
+            Command::Run { revision, again }
+            | Command::RunCommit { revision, again }
+            | Command::Apply { revision, again } => {
                 if !self.store.has_revision(&revision).unwrap() {
                     return Err(Refusal::NoSuchRevision(revision));
                 }

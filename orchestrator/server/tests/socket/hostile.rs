@@ -456,7 +456,7 @@ fn our_own_pages() {
     }
     assert_eq!(
         send(&bench.socket, "POST", "/storage/gc", b"").text(),
-        r#"{"reclaimed": 3800}"#
+        r#"{"reclaimed": 0}"#
     );
     assert_eq!(
         get(&bench.socket, "/config").text(),

@@ -38,16 +38,17 @@ fn caller(text: &str) -> Caller {
     }
 }
 
-/// The bytes that were sent. Long ones are kept as their hash, and built anew from their parts.
-fn raw(request: &Value) -> Vec<u8> {
+/// The bytes that were sent. Long ones are kept as their hash, and built anew from their parts; `None` for an image, whose bytes are
+/// not in the repository.
+fn raw(request: &Value) -> Option<Vec<u8>> {
     if let Some(text) = request["raw"].as_str() {
-        return match request["raw_encoding"].as_str() {
+        return Some(match request["raw_encoding"].as_str() {
             Some("latin-1") => text
                 .chars()
                 .map(|char| u8::try_from(u32::from(char)).unwrap())
                 .collect(),
             _ => text.as_bytes().to_vec(),
-        };
+        });
     }
     let word = |name: &str| request[name].as_str().unwrap().to_owned();
     let mut bytes = format!("{} {} HTTP/1.1\r\n", word("method"), word("path"));
@@ -58,13 +59,7 @@ fn raw(request: &Value) -> Vec<u8> {
     bytes.push_str("\r\n");
     bytes.push_str(&repeated(&request["body"], "head_latin1"));
     let digest = ObjectId::of(bytes.as_bytes()).to_string();
-    assert_eq!(
-        request["raw"]["sha256"],
-        digest.as_str(),
-        "{}",
-        word("path")
-    );
-    bytes.into_bytes()
+    (request["raw"]["sha256"] == digest.as_str()).then(|| bytes.into_bytes())
 }
 
 /// A text, or one that repeats its start.
@@ -220,17 +215,33 @@ fn replay_file(file: &str, text: &str) {
     let mut replayed = 0;
     for line in text.lines() {
         let exchange: Value = serde_json::from_str(line).unwrap();
-        let step = exchange["step"].as_str().unwrap();
-        let bytes = raw(&exchange["request"]);
+        // Transcripts have lines between the exchanges that tell what was seen meanwhile.
+        let Some(step) = exchange["step"].as_str() else {
+            continue;
+        };
         replayed += 1;
-        let difference = replay(&bench, &exchange, &bytes);
+        // Between two lines another revision was run.
+        if step == "mgmt container with one optional and one manual driver: list" {
+            bench.run_with_drivers();
+        }
+        let difference = match raw(&exchange["request"]) {
+            Some(bytes) => replay(&bench, &exchange, &bytes),
+            None => Some("cannot be sent again: its bytes are not known".to_owned()),
+        };
         match (difference, meant.get(step)) {
             (None, None) | (Some(_), Some(_)) => {}
             (Some(difference), None) => wrong.push(format!("== {step}\n{difference}")),
             (None, Some(reason)) => wrong.push(format!("== {step} no longer differs ({reason})")),
         }
     }
-    assert!(replayed >= 8, "{file}: {replayed} exchanges");
+    assert!(replayed > 0, "{file}: nothing was replayed");
+    for step in meant.keys() {
+        assert!(
+            text.contains(&format!("{{\"step\": {}", Value::from(step.as_str())))
+                || text.contains(&format!("{{\"step\":{}", Value::from(step.as_str()))),
+            "{file}: there is no step {step:?}"
+        );
+    }
     assert!(
         wrong.is_empty(),
         "{file}: {} of {replayed} differ\n{}",
@@ -240,7 +251,9 @@ fn replay_file(file: &str, text: &str) {
 }
 
 macro_rules! recordings {
-    ($($test:ident $file:literal),*) => {$(
+    ($($test:ident $file:literal),*) => {
+        const REPLAYED: &[&str] = &[$($file),*];
+        $(
         #[test]
         fn $test() {
             replay_file($file, include_str!(concat!("../recordings/", $file, ".jsonl")));
@@ -258,5 +271,32 @@ recordings! {
     objects "objects",
     commands "commands",
     user_meta "user-meta",
-    device_meta "device-meta"
+    device_meta "device-meta",
+    info "info",
+    daemons "daemons",
+    drivers "drivers",
+    storage_gc "storage-gc",
+    commands_remote_mode "commands-remote-mode",
+    lifecycle_commit "lifecycle-commit",
+    lifecycle_commit_missing "lifecycle-commit-missing",
+    lifecycle_fail_bad_init "lifecycle-fail-bad-init",
+    lifecycle_fail_goal "lifecycle-fail-goal",
+    lifecycle_fail_system_exit "lifecycle-fail-system-exit",
+    lifecycle_good_no_reboot "lifecycle-good-no-reboot",
+    lifecycle_good_reboot "lifecycle-good-reboot",
+    lifecycle_missing_object "lifecycle-missing-object",
+    lifecycle_reboot_poweroff "lifecycle-reboot-poweroff",
+    lifecycle_wontgo "lifecycle-wontgo"
+}
+
+/// A recording that is in the folder and not replayed proves nothing.
+#[test]
+fn every_recording_is_replayed() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/recordings");
+    let files = std::fs::read_dir(folder).unwrap();
+    for file in files.map(|file| file.unwrap().file_name().into_string().unwrap()) {
+        if let Some(name) = file.strip_suffix(".jsonl") {
+            assert!(REPLAYED.contains(&name), "{name} is not replayed");
+        }
+    }
 }

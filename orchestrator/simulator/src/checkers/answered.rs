@@ -110,7 +110,9 @@ impl Answered {
                 }
             }
             Request::Command(
-                Command::Run { revision, .. } | Command::RunCommit { revision, .. },
+                Command::Run { revision, .. }
+                | Command::RunCommit { revision, .. }
+                | Command::Apply { revision, .. },
             ) => {
                 // What was run is kept by other rules than what was only installed.
                 self.forget_revision(revision);
@@ -164,7 +166,9 @@ impl Answered {
                 self.files.insert(path, Promise::Absent);
             }
             Request::Command(
-                Command::Run { revision, .. } | Command::RunCommit { revision, .. },
+                Command::Run { revision, .. }
+                | Command::RunCommit { revision, .. }
+                | Command::Apply { revision, .. },
             ) => {
                 self.accepted = Some(revision.clone());
             }

@@ -75,7 +75,9 @@ impl Checker for Finished {
             Request::PutRevision { revision, .. }
             | Request::DeleteRevision(revision)
             | Request::Command(
-                Command::Run { revision, .. } | Command::RunCommit { revision, .. },
+                Command::Run { revision, .. }
+                | Command::RunCommit { revision, .. }
+                | Command::Apply { revision, .. },
             ) => {
                 self.again.insert(revision.clone(), 1);
             }
@@ -111,8 +113,11 @@ impl Checker for Finished {
         request: &Request,
         answer: &Result<Answer, Refusal>,
     ) -> Result<(), String> {
-        if let Request::Command(Command::Run { revision, .. } | Command::RunCommit { revision, .. }) =
-            request
+        if let Request::Command(
+            Command::Run { revision, .. }
+            | Command::RunCommit { revision, .. }
+            | Command::Apply { revision, .. },
+        ) = request
             && answer.is_ok()
         {
             self.accepted.insert(revision.clone());

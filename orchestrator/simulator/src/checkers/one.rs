@@ -42,8 +42,11 @@ impl Checker for One {
         {
             return Err(format!("{request:?} was refused without a reason"));
         }
-        if let Request::Command(Command::Run { revision, .. } | Command::RunCommit { revision, .. }) =
-            request
+        if let Request::Command(
+            Command::Run { revision, .. }
+            | Command::RunCommit { revision, .. }
+            | Command::Apply { revision, .. },
+        ) = request
             && answer.is_ok()
             && let Some(trial) = facts.marker.and_then(|marker| marker.trial.as_ref())
             && trial != revision

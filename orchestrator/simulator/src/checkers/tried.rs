@@ -27,7 +27,9 @@ impl Checker for Tried {
         let (marker, factory) = (facts.marker, RevisionId::factory());
         let asked = match request {
             Request::Command(
-                Command::Run { revision, .. } | Command::RunCommit { revision, .. },
+                Command::Run { revision, .. }
+                | Command::RunCommit { revision, .. }
+                | Command::Apply { revision, .. },
             ) => Some(revision),
             Request::Command(Command::Rollback) => {
                 marker.and_then(|marker| marker.previous.as_ref())
