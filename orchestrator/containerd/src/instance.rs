@@ -451,20 +451,24 @@ async fn has_ended(exited: &mut watch::Receiver<Option<Exit>>, within: Duration)
         .is_ok()
 }
 
+/// Keeps that a container is ready where a restarted orchestrator finds it; `None` when there is no such instance, else whether it runs.
+pub(crate) fn record_ready(shared: &Arc<Shared>, instance: &Instance) -> Option<bool> {
+    let id = instance_id(&instance.container, instance.fingerprint);
+    let mut registry = shared.registry();
+    let entry = registry.of_mut(&id, instance)?;
+    if !entry.record.ready {
+        entry.record.ready = true;
+        write_record(shared, &id, &entry.record);
+    }
+    Some(entry.pid.is_some())
+}
+
 /// Carries [`device::ports::RuntimeCommand::MarkReady`] out.
 pub(crate) async fn mark_ready(shared: &Arc<Shared>, instance: &Instance) {
     let id = instance_id(&instance.container, instance.fingerprint);
     shared.link.up().await;
-    {
-        let mut registry = shared.registry();
-        let Some(entry) = registry.of_mut(&id, instance) else {
-            return;
-        };
-        entry.record.ready = true;
-        write_record(shared, &id, &entry.record);
-        if entry.pid.is_none() {
-            return;
-        }
+    if record_ready(shared, instance) != Some(true) {
+        return;
     }
     let id = id.as_str();
     let marked = until_answered(shared, |client| async move {

@@ -262,6 +262,10 @@ impl Control {
 
 impl Runtime for ContainerdRuntime {
     fn submit(&mut self, command: RuntimeCommand) {
+        if let RuntimeCommand::MarkReady(instance) = &command {
+            // Not in the container's line, nor when containerd answers again: the signal was answered.
+            instance::record_ready(&self.shared, instance);
+        }
         self.shared.queue(Work::Command(command));
     }
 }

@@ -317,15 +317,7 @@ impl Runtime {
                     .after(ANSWER_MS, Happening::Told(RuntimeEvent::Listed(found)));
                 return;
             }
-            RuntimeCommand::MarkReady(instance) => {
-                let mut containers = self.containers.borrow_mut();
-                if let Some(process) = containers.processes.get_mut(&instance.container)
-                    && process.instance == *instance
-                {
-                    process.ready = true;
-                }
-                return;
-            }
+            RuntimeCommand::MarkReady(_) => return,
             RuntimeCommand::Probe { instance, .. } => {
                 self.probe(instance.clone());
                 return;
@@ -619,7 +611,16 @@ impl Port for Runtime {
                     markers: (self.read_markers)(),
                 });
             }
-            RuntimeCommand::List | RuntimeCommand::MarkReady(_) | RuntimeCommand::Probe { .. } => {}
+            // Kept beside the run time, whether that answers or not.
+            RuntimeCommand::MarkReady(instance) => {
+                let mut containers = self.containers.borrow_mut();
+                if let Some(process) = containers.processes.get_mut(&instance.container)
+                    && process.instance == *instance
+                {
+                    process.ready = true;
+                }
+            }
+            RuntimeCommand::List | RuntimeCommand::Probe { .. } => {}
         }
         if self.containers.borrow().connected {
             self.take(command);

@@ -27,8 +27,8 @@ use crate::runtime::{Inspect, Runtime};
 
 /// How long a device may take to come to rest, once faults have stopped.
 const REST_LIMIT_MS: u64 = 30 * 60 * 1000;
-/// Nothing may happen for so long, which is longer than the loop waits to write again what the storage did not take, before a device is at rest.
-const REST_MS: u64 = 6000;
+/// Nothing may happen for so long, which is longer than a group may take and than the loop waits to write again, before a device is at rest.
+const REST_MS: u64 = 12_000;
 /// A kernel keeps what was not synced no longer than this.
 const WRITE_BACK_MS: u64 = 30_000;
 /// How fast a clock is that runs too fast.

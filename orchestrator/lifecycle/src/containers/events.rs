@@ -235,7 +235,19 @@ impl Containers {
             return;
         };
         match &mut entry.run {
-            Run::Starting { ready, .. } => *ready = true,
+            // Kept at once also while it starts, or stops and may yet be found running: who signalled was answered, and does not
+            // signal again after a restart of the orchestrator.
+            Run::Starting {
+                instance, ready, ..
+            } if !*ready => {
+                *ready = true;
+                self.commands
+                    .push(RuntimeCommand::MarkReady(instance.clone()));
+            }
+            Run::Stopping { instance, .. } => {
+                self.commands
+                    .push(RuntimeCommand::MarkReady(instance.clone()));
+            }
             Run::Running {
                 instance, ready, ..
             } if !*ready => {
@@ -244,10 +256,10 @@ impl Containers {
                     .push(RuntimeCommand::MarkReady(instance.clone()));
             }
             Run::Running { .. }
+            | Run::Starting { .. }
             | Run::Absent
             | Run::Mounted { .. }
-            | Run::Ended { .. }
-            | Run::Stopping { .. } => {}
+            | Run::Ended { .. } => {}
         }
     }
 
