@@ -1,10 +1,12 @@
 //! A request as a value: what was asked, with every name parsed. One variant per row of the table; a body is parsed by the
 //! functions at the end, after the caller was found to have the right.
 
+use model::claim::Wanted;
 use model::metadata::{MetaKey, MetaKind};
 use model::{ContainerName, ObjectId, RevisionId};
 
 use crate::limits;
+use crate::messages::ours::{ClaimBody, LeaseBody};
 use crate::messages::pantavisor::{Action, CommandBody, DaemonAction, Signal};
 use crate::problem::{Code, Problem};
 use crate::routes::{self, Method, Params};
@@ -117,6 +119,14 @@ pub enum Call {
         /// Id of the last event that was seen.
         since: Option<String>,
     },
+    /// `GET /claims`
+    ListClaims,
+    /// `POST /claims`
+    Claim,
+    /// `PUT /claims/{id}`
+    RenewClaim(u64),
+    /// `DELETE /claims/{id}`
+    ReleaseClaim(u64),
     /// `GET /failures`
     ListFailures,
     /// `GET /failures/{id}`
@@ -404,6 +414,22 @@ pub(crate) fn failure(params: &Params<'_>) -> Parsed {
         .map_err(|_| no_such_failure(id))
 }
 
+fn claim(params: &Params<'_>) -> Result<u64, Problem> {
+    let id = segment(params);
+    id.parse().map_err(|_| {
+        Problem::new(Code::NoSuchClaim, format!("there is no claim {id}"))
+            .remedy("see GET /claims for those there are")
+    })
+}
+
+pub(crate) fn renew_claim(params: &Params<'_>) -> Parsed {
+    claim(params).map(Call::RenewClaim)
+}
+
+pub(crate) fn release_claim(params: &Params<'_>) -> Parsed {
+    claim(params).map(Call::ReleaseClaim)
+}
+
 /// There is no failure record of this number.
 pub fn no_such_failure(id: impl std::fmt::Display) -> Problem {
     Problem::new(
@@ -543,6 +569,35 @@ pub fn parse_command(body: &[u8]) -> Result<CommandBody, Problem> {
         )
         .remedy("send {\"op\":\"LOCAL_RUN\",\"payload\":\"locals/x\"}; both keys must be there")
     })
+}
+
+fn bad_claim(detail: impl std::fmt::Display) -> Problem {
+    Problem::new(Code::BadClaim, format!("the body is not a claim: {detail}"))
+        .remedy("send {\"parts\":[\"container:web\"],\"priority\":100,\"lease_s\":300}")
+}
+
+/// Reads the body of `POST /claims`.
+///
+/// # Errors
+/// [`Code::BadClaim`].
+pub fn parse_claim(body: &[u8]) -> Result<Wanted, Problem> {
+    let body: ClaimBody = serde_json::from_slice(body).map_err(bad_claim)?;
+    let priority = body.priority.unwrap_or(limits::CLAIM_PRIORITY_DEFAULT);
+    let lease_s = body.lease_s.unwrap_or(limits::CLAIM_LEASE_S_DEFAULT);
+    Wanted::new(body.parts, priority, lease_s).map_err(bad_claim)
+}
+
+/// Reads the body of `PUT /claims/{id}`: the length of the lease in seconds, when it says one.
+///
+/// # Errors
+/// [`Code::BadClaim`].
+pub fn parse_lease(body: &[u8]) -> Result<Option<u32>, Problem> {
+    if body.is_empty() {
+        return Ok(None);
+    }
+    let body: LeaseBody = serde_json::from_slice(body).map_err(bad_claim)?;
+    let lease = body.lease_s.map(model::claim::lease);
+    lease.transpose().map_err(bad_claim)
 }
 
 /// Reads the body of `POST /signal`; only `ready` passes.

@@ -6,6 +6,14 @@ pub const CONTROL_BODY_BYTES_MAX: usize = 1024;
 pub const DAEMON_BODY_BYTES_MAX: usize = 1024;
 /// Bytes of the body of `POST /signal` (Pantavisor's limit).
 pub const SIGNAL_BODY_BYTES_MAX: usize = 4096;
+/// Bytes of the body of `POST /claims`: as many parts as a claim may have, each with the longest name, escaped.
+pub const CLAIM_BODY_BYTES_MAX: usize = 32 << 10;
+/// Bytes of the body of `PUT /claims/{id}`.
+pub const LEASE_BODY_BYTES_MAX: usize = 1024;
+/// Priority of a claim that says none.
+pub const CLAIM_PRIORITY_DEFAULT: u64 = 100;
+/// Lease in seconds of a claim that says none.
+pub const CLAIM_LEASE_S_DEFAULT: u64 = 300;
 /// Bytes of the body of `POST /commands` (Pantavisor's limit).
 pub const COMMAND_BODY_BYTES_MAX: usize = 4096;
 /// Lines that `GET /logs/{container}` shows when it is not told how many.

@@ -94,7 +94,15 @@ fn parameters(route: &Route) -> Vec<Value> {
             "schema": {"type": kind},
         })
     });
-    in_path.chain(in_query).collect()
+    let by = (route.access == Access::Mgmt).then(|| {
+        json!({
+            "name": problem::CLIENT_HEADER,
+            "in": "header",
+            "description": "for claims: which program of the host asks; a container is known without it",
+            "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+        })
+    });
+    in_path.chain(in_query).chain(by).collect()
 }
 
 fn request_body(route: &Route, generator: &mut SchemaGenerator) -> Option<Value> {
@@ -140,6 +148,10 @@ fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {
     let mut codes: Vec<Code> = EVERYWHERE.iter().chain(route.problems).copied().collect();
     if !matches!(route.body, Body::None) {
         codes.extend([Code::BodyTooLarge, Code::BodyIncomplete, Code::BodyTimeout]);
+    }
+    // Its header may say no name.
+    if route.access == Access::Mgmt {
+        codes.push(Code::BadHeader);
     }
     codes.sort_unstable();
     codes.dedup();

@@ -7,6 +7,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::messages::ours::Claim;
+
+/// Name of the header by which a program of the host says who it is, for claims. A container needs none and can say none.
+pub const CLIENT_HEADER: &str = "Coxswain-Client";
 /// Name of the header that carries the code beside Pantavisor's error body.
 pub const HEADER: &str = "Coxswain-Problem";
 /// Media type of an RFC 9457 problem.
@@ -151,6 +155,14 @@ codes! {
     NoXconnect = "no-xconnect", 404, "No service mesh", "xconnect not enabled at build time";
     /// The change cannot be made while the machine runs.
     NeedsReboot = "needs-reboot", 409, "Needs a reboot", "Cannot apply revision without a reboot";
+    /// Another client has claimed what would be changed.
+    Claimed = "claimed", 409, "Claimed by another client", "Claimed by another client";
+    /// Not a claim.
+    BadClaim = "bad-claim", 400, "Bad claim", "Claim has bad format";
+    /// There is no such claim.
+    NoSuchClaim = "no-such-claim", 404, "No such claim", "Resource does not exist";
+    /// The claim is another client's.
+    NotYourClaim = "not-your-claim", 403, "Claim of another client", "Claim of another client";
 
     /// There is no such failure record.
     NoSuchFailure = "no-such-failure", 404, "No such failure record", "Resource does not exist";
@@ -185,6 +197,8 @@ pub struct Problem {
     pub retry_after_s: Option<u32>,
     /// Everything that is wrong with a manifest.
     pub manifest: Vec<ManifestProblem>,
+    /// The claim that stands in the way.
+    pub claim: Option<Box<Claim>>,
 }
 
 impl Problem {
@@ -198,6 +212,7 @@ impl Problem {
             remedy: None,
             retry_after_s: None,
             manifest: Vec::new(),
+            claim: None,
         }
     }
 
@@ -229,6 +244,13 @@ impl Problem {
         self
     }
 
+    /// With the claim that stands in the way.
+    #[must_use]
+    pub fn claim(mut self, claim: Claim) -> Self {
+        self.claim = Some(Box::new(claim));
+        self
+    }
+
     /// The body on Pantavisor's resources.
     pub fn pantavisor_body(&self) -> String {
         let text = serde_json::Value::String(self.pantavisor.clone());
@@ -246,6 +268,7 @@ impl Problem {
             remedy: self.remedy.clone(),
             retry_after_s: self.retry_after_s,
             problems: self.manifest.clone(),
+            claim: self.claim.as_deref().cloned(),
         }
     }
 }
@@ -274,6 +297,9 @@ pub struct ProblemBody {
     /// Everything that is wrong with a manifest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<ManifestProblem>,
+    /// The claim that stands in the way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<Claim>,
 }
 
 /// One thing that is wrong with a manifest.

@@ -404,6 +404,7 @@ const MANIFEST_PROBLEMS: &[Code] = &[
     Code::RevisionInUse,
     Code::LimitReached,
     Code::ShuttingDown,
+    Code::Claimed,
 ];
 const COMMAND_PROBLEMS: &[Code] = &[
     Code::BadCommand,
@@ -416,6 +417,17 @@ const COMMAND_PROBLEMS: &[Code] = &[
     Code::NeedsReboot,
     Code::LimitReached,
     Code::NoSpace,
+    Code::ShuttingDown,
+    Code::Claimed,
+];
+const CLAIM_PROBLEMS: &[Code] = &[
+    Code::BadClaim,
+    Code::Claimed,
+    Code::NoSuchClaim,
+    Code::NotYourClaim,
+    Code::LimitReached,
+    Code::NoSpace,
+    Code::NotReady,
     Code::ShuttingDown,
 ];
 const PLAN_PROBLEMS: &[Code] = &[
@@ -451,6 +463,7 @@ pub static ROUTES: &[Route] = &[
             Code::BadAction,
             Code::WrongStatus,
             Code::NotReady,
+            Code::Claimed,
         ]),
     theirs(Get, "/groups", |_| Ok(Call::ListGroups), "Groups of the running revision")
         .answers(Json(schema::<Vec<pantavisor::Group>>)),
@@ -502,12 +515,12 @@ pub static ROUTES: &[Route] = &[
         .body(Body::Limit(model::limits::MANIFEST_BYTES_MAX))
         .refuses(MANIFEST_PROBLEMS),
     theirs(Delete, "/steps/locals/{name}", call::delete_local, "Remove a local revision")
-        .refuses(&[Code::NoSuchRevision, Code::RevisionInUse, Code::UpdateInProgress]),
+        .refuses(&[Code::NoSuchRevision, Code::RevisionInUse, Code::UpdateInProgress, Code::Claimed]),
     theirs(Get, "/steps/{rev}", call::get_revision, "Manifest of a revision; `current` is the running one")
         .answers(Manifest)
         .refuses(&[Code::NoSuchRevision]),
     theirs(Delete, "/steps/{rev}", call::delete_revision, "Remove a revision")
-        .refuses(&[Code::NoSuchRevision, Code::RevisionInUse, Code::UpdateInProgress]),
+        .refuses(&[Code::NoSuchRevision, Code::RevisionInUse, Code::UpdateInProgress, Code::Claimed]),
     theirs(Get, "/steps/locals/{name}/progress", call::local_progress, "Progress of a local revision")
         .answers(Json(schema::<pantavisor::ProgressBody>))
         .refuses(&[Code::NoSuchRevision]),
@@ -609,6 +622,20 @@ pub static ROUTES: &[Route] = &[
             summary: "id of the last event that was seen; events after it come first; `0` asks for all that are kept",
         }])
         .refuses(&[Code::BadQuery]),
+    ours(Get, "/claims", |_| Ok(Call::ListClaims), "What clients have claimed of the device")
+        .answers(Json(schema::<ours::Claims>)),
+    ours(Post, "/claims", |_| Ok(Call::Claim), "Claim parts of the device, or renew the claim on just these parts")
+        .body(Body::Limit(limits::CLAIM_BODY_BYTES_MAX))
+        .takes(schema::<ours::ClaimBody>)
+        .answers(Json(schema::<ours::Claim>))
+        .refuses(CLAIM_PROBLEMS),
+    ours(Put, "/claims/{id}", call::renew_claim, "Let the lease of a claim begin anew")
+        .body(Body::Limit(limits::LEASE_BODY_BYTES_MAX))
+        .takes(schema::<ours::LeaseBody>)
+        .answers(Json(schema::<ours::Claim>))
+        .refuses(CLAIM_PROBLEMS),
+    ours(Delete, "/claims/{id}", call::release_claim, "End a claim; root of the host may end any")
+        .refuses(CLAIM_PROBLEMS),
     ours(Get, "/failures", |_| Ok(Call::ListFailures), "Failure records, newest first")
         .answers(Json(schema::<ours::Failures>)),
     ours(Get, "/failures/{id}", call::failure, "One failure record, whole")

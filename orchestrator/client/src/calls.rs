@@ -235,6 +235,14 @@ impl Client {
         self.send(ask).await?.accepted().await?.json().await
     }
 
+    /// What clients have claimed of the device.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn claims(&self) -> Result<ours::Claims, Error> {
+        self.get("/claims").await
+    }
+
     /// Failures, newest first.
     ///
     /// # Errors
@@ -300,6 +308,34 @@ impl Client {
             payload: serde_json::Value::String(String::new()),
         };
         self.change(Ask::new(Method::Post, "/signal").body(json(&signal)))
+            .await
+    }
+
+    /// Claims parts of the device for this client, or renews its claim on just these parts.
+    ///
+    /// # Errors
+    /// See [`Error`]; a refusal with the code `claimed` names the claim that stands in the way.
+    pub async fn claim(&self, wanted: &ours::ClaimBody) -> Result<ours::Claim, Error> {
+        let ask = Ask::new(Method::Post, "/claims").body(json(wanted));
+        self.send(ask).await?.accepted().await?.json().await
+    }
+
+    /// Lets the lease of a claim begin anew, with another length if one is given.
+    ///
+    /// # Errors
+    /// See [`Error`]; `no-such-claim` when its lease ran out before.
+    pub async fn renew_claim(&self, id: u64, lease_s: Option<u64>) -> Result<ours::Claim, Error> {
+        let body = json(&ours::LeaseBody { lease_s });
+        let ask = Ask::new(Method::Put, format!("/claims/{id}")).body(body);
+        self.send(ask).await?.accepted().await?.json().await
+    }
+
+    /// Ends a claim.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn release_claim(&self, id: u64) -> Result<(), Error> {
+        self.change(Ask::new(Method::Delete, format!("/claims/{id}")))
             .await
     }
 

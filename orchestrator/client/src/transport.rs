@@ -24,6 +24,9 @@ use crate::error::{Error, Refusal};
 use crate::limits;
 use crate::outgoing::Outgoing;
 
+/// [`api::problem::CLIENT_HEADER`], in the lower case that header names have here.
+const CLIENT_HEADER: header::HeaderName = header::HeaderName::from_static("coxswain-client");
+
 /// How long the client waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
@@ -51,6 +54,8 @@ pub struct Client {
     pub(crate) socket: Arc<Path>,
     pub(crate) timeouts: Timeouts,
     authority: Authority,
+    /// Sent with every request.
+    name: Option<header::HeaderValue>,
     http: legacy::Client<Connector, Outgoing>,
 }
 
@@ -96,8 +101,26 @@ impl Client {
             socket: socket.into(),
             timeouts,
             authority,
+            name: None,
             http,
         })
+    }
+
+    /// The same client, as this program: claims are made in its name, and kept from others. For programs of the host; a container
+    /// is known by itself.
+    ///
+    /// # Errors
+    /// [`Error::Unsendable`]: the name is not made of 1 to 64 letters, digits, `.`, `-` and `_`.
+    pub fn named(mut self, name: &str) -> Result<Self, Error> {
+        let unsendable = |_| Error::Unsendable {
+            name: name.chars().take(64).collect(),
+            reason: "a program has a name of 1 to 64 letters, digits, '.', '-' and '_'",
+        };
+        name.parse::<model::claim::ProgramName>()
+            .map_err(unsendable)?;
+        let value = header::HeaderValue::from_str(name).expect("such a name is plain text");
+        self.name = Some(value);
+        Ok(self)
     }
 
     /// The socket.
@@ -181,6 +204,9 @@ impl Client {
                 .insert(header::CONTENT_LENGTH, length.into());
         }
         let fixed = request.headers_mut();
+        if let Some(name) = &self.name {
+            fixed.insert(CLIENT_HEADER, name.clone());
+        }
         fixed.insert(header::HOST, header::HeaderValue::from_static("localhost"));
         fixed
             .entry(header::ACCEPT)

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use model::claim::Part;
 use model::metadata::MetaKey;
 use model::{ContainerName, ObjectId, RevisionId};
 
@@ -43,6 +44,15 @@ pub(crate) struct Global {
     /// line of JSON on standard error.
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    /// Ask in the name of this program, on whose claims the answer depends; without it as a person.
+    #[arg(
+        long = "as",
+        global = true,
+        env = "COXSWAIN_CLIENT",
+        value_name = "PROGRAM",
+        hide_env_values = true
+    )]
+    pub(crate) program: Option<String>,
     /// When to use colours.
     #[arg(long, global = true, value_enum, default_value_t = Colour::Auto, value_name = "WHEN")]
     pub(crate) color: Colour,
@@ -102,6 +112,11 @@ pub(crate) enum DeviceCommand {
     Failures {
         /// Number of the record.
         id: Option<u64>,
+    },
+    /// List what clients have claimed of the device; claim, renew, release.
+    Claims {
+        #[command(subcommand)]
+        command: Option<ClaimsCommand>,
     },
     /// Read and change metadata.
     #[command(subcommand)]
@@ -185,6 +200,36 @@ pub(crate) enum ObjectsCommand {
     Rm {
         /// Its SHA-256.
         object: ObjectId,
+    },
+}
+
+/// What can be done with claims.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClaimsCommand {
+    /// Claim parts of the device: nobody else changes them as long as the lease is renewed.
+    Take {
+        /// `*`, `bsp`, `container:NAME` or `group:NAME`.
+        #[arg(required = true, value_name = "PART")]
+        parts: Vec<Part>,
+        /// 0 to 1000; the higher one has its way [default: 100].
+        #[arg(long, value_name = "N")]
+        priority: Option<u64>,
+        /// How long it holds without being renewed, 5 to 86400 [default: 300].
+        #[arg(long, value_name = "SECONDS")]
+        lease: Option<u64>,
+    },
+    /// Let the lease of a claim begin anew.
+    Renew {
+        /// Number of the claim.
+        id: u64,
+        /// Its length from now on; as before when not given.
+        #[arg(long, value_name = "SECONDS")]
+        lease: Option<u64>,
+    },
+    /// End a claim; as root of the host, without --as, any claim.
+    Release {
+        /// Number of the claim.
+        id: u64,
     },
 }
 
@@ -395,6 +440,11 @@ mod tests {
             "why locals/x",
             "failures",
             "failures 3",
+            "claims",
+            "claims take bsp container:web group:app --priority 5 --lease 60",
+            "claims take * --as hawkbit",
+            "claims renew 3 --lease 60",
+            "claims release 3",
             "meta user ls",
             "meta device set key value",
             "gc",
@@ -432,6 +482,10 @@ mod tests {
             "logs web -n 10001",
             "logs web -n -1",
             "failures x",
+            "claims take",
+            "claims take web",
+            "claims renew",
+            "claims release x",
             "meta user get",
             "meta user get a/b",
             "meta other ls",

@@ -16,7 +16,7 @@ use crate::cli::{
 };
 use crate::failure::{Exit, Failure};
 use crate::terminal::{Look, clean_lines, print, print_bytes};
-use crate::{follow, generate, install, logs, screen};
+use crate::{claims, follow, generate, install, logs, screen};
 
 /// Where the control socket is, first one first.
 const SOCKETS: [&str; 2] = ["/run/coxswain/control.sock", "/pantavisor/pv-ctrl"];
@@ -98,8 +98,12 @@ fn on_device(global: Global, command: DeviceCommand) -> Result<Exit, Failure> {
         .build()
         .map_err(|error| Failure::new(Exit::Failed, "cannot start").because(error.to_string()))?;
     let result = runtime.block_on(async {
+        let mut client = Client::new(socket(global.socket), Timeouts::default())?;
+        if let Some(program) = &global.program {
+            client = client.named(program)?;
+        }
         let context = Context {
-            client: Client::new(socket(global.socket), Timeouts::default())?,
+            client,
             look: Look::new(global.color),
             json: global.json,
             interrupted: RefCell::default(),
@@ -187,6 +191,7 @@ async fn dispatch(context: &Context, command: DeviceCommand) -> Result<Exit, Fai
                 screen::failure(failure, look)
             })?;
         }
+        DeviceCommand::Claims { command } => claims::claims(context, command).await?,
         DeviceCommand::Meta(command) => meta(context, command).await?,
         DeviceCommand::Gc => {
             let reclaimed = client.collect().await?;

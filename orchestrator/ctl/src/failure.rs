@@ -288,6 +288,7 @@ fn exit_of_code(code: Code) -> Exit {
         | Code::NoSuchContainer
         | Code::NoSuchMeta
         | Code::NoSuchFailure
+        | Code::NoSuchClaim
         | Code::NoSuchSubject
         | Code::NoSuchLog
         | Code::NoSuchDaemon
@@ -299,6 +300,8 @@ fn exit_of_code(code: Code) -> Exit {
         | Code::WrongOffset
         | Code::RevisionInUse
         | Code::FailedBefore
+        | Code::Claimed
+        | Code::NotYourClaim
         | Code::NothingToRollBack
         | Code::NeedsReboot
         | Code::UpdateInProgress
@@ -317,6 +320,7 @@ fn exit_of_code(code: Code) -> Exit {
         | Code::BadRevisionName
         | Code::BadManifest
         | Code::BadMeta
+        | Code::BadClaim
         | Code::BadCommitMessage => Exit::Unacceptable,
         Code::UnknownEndpoint
         | Code::WrongMethod

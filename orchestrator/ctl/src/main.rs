@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod author;
+mod claims;
 mod cli;
 mod commands;
 mod failure;

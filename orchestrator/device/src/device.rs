@@ -79,6 +79,7 @@ pub struct Device<W: World> {
     pub(crate) notices: Vec<String>,
     pub(crate) runtime_problem: Option<String>,
     pub(crate) shown: BTreeMap<ContainerName, Status>,
+    pub(crate) register: crate::claims::Register,
     pub(crate) told: bool,
     pub(crate) updates: crate::updates::UpdateCounter,
 }
@@ -130,6 +131,7 @@ impl<W: World> Device<W> {
             notices: opened.notices,
             runtime_problem: None,
             shown: BTreeMap::new(),
+            register: crate::claims::Register::default(),
             told: false,
             updates: crate::updates::UpdateCounter::default(),
         }
@@ -142,6 +144,7 @@ impl<W: World> Device<W> {
         }
         self.ports.watchdog.kick();
         let now = self.ports.clock.now();
+        self.expire_claims(now);
         match event {
             Event::Start => self.start(now),
             Event::Request(request, reply) => self.on_request(now, request, reply),
@@ -163,7 +166,9 @@ impl<W: World> Device<W> {
             Stage::Ended(_) => return None,
         };
         let containers = self.containers.next_wake(now);
-        [update, containers, self.owed_retry, self.start_again]
+        let claims = self.register.next_wake();
+        let (owed, start) = (self.owed_retry, self.start_again);
+        [update, containers, claims, owed, start]
             .into_iter()
             .flatten()
             .min()

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use lifecycle::claims::Conflict;
+use model::claim::{Claim, Client, Wanted};
 use model::container::{BackoffPolicy, RecoveryPolicy, RestartPolicy};
 use model::metadata::{MetaKey, MetaKind};
 use model::{ContainerName, Goal, GroupName, Instant, ObjectId, RevisionId, Status, WallTime};
@@ -63,6 +65,36 @@ pub enum Request {
     Collect,
     /// Tell what running a revision would do; answered by [`Answer::Planned`]. Changes nothing.
     Plan(PlanOf),
+    /// Claim parts of the device. Answered by [`Answer::Claimed`] when it is durable.
+    Claim {
+        /// For whom.
+        client: Client,
+        /// What.
+        wanted: Wanted,
+    },
+    /// Let the lease of a claim begin anew. Answered by [`Answer::Claimed`].
+    RenewClaim {
+        /// Whose it is.
+        client: Client,
+        /// Which.
+        id: u64,
+        /// Its length from now on, in seconds; as before when `None`.
+        lease_s: Option<u32>,
+    },
+    /// End a claim.
+    ReleaseClaim {
+        /// Who asks.
+        client: Client,
+        /// Which.
+        id: u64,
+    },
+    /// A request of somebody whom claims of others may keep from it. Without this around it no claim is looked at.
+    As {
+        /// Who asks.
+        client: Client,
+        /// For what.
+        request: Box<Request>,
+    },
     /// Stop the orchestrator (signals).
     Stop {
         /// Whether containers keep running.
@@ -140,6 +172,8 @@ pub enum Answer {
     },
     /// What running a revision would do.
     Planned(Box<Planned>),
+    /// The claim as it holds now.
+    Claimed(Box<ClaimView>),
 }
 
 /// Why nothing was done.
@@ -210,6 +244,20 @@ pub enum Refusal {
     /// There is nothing to go back to.
     #[error("there is no earlier revision to go back to")]
     NothingToRollBack,
+    /// Another client has claimed what would be changed.
+    #[error("{}", crate::claims::in_words(.0))]
+    Claimed(Box<Conflict>),
+    /// There is no such claim.
+    #[error("there is no claim {0}: it never was, was released, or its lease ran out; claim again")]
+    NoSuchClaim(u64),
+    /// The claim is another client's.
+    #[error("claim {id} is {client}'s")]
+    NotYourClaim {
+        /// Which.
+        id: u64,
+        /// Whose.
+        client: Client,
+    },
     /// There is no such key.
     #[error("there is no such metadata key")]
     NoSuchMeta,
@@ -251,6 +299,8 @@ pub struct View {
     pub user_meta: Arc<Vec<(String, Vec<u8>)>>,
     /// Device metadata, newest key first.
     pub device_meta: Arc<Vec<(String, Vec<u8>)>>,
+    /// Claims of clients, by number.
+    pub claims: Arc<Vec<ClaimView>>,
     /// Number of the newest failure record.
     pub last_failure: Option<u64>,
     /// Whether the run time answers; else why not.
@@ -261,6 +311,17 @@ pub struct View {
     pub shutting_down: bool,
     /// How updates ended since this start.
     pub updates: crate::updates::Updates,
+}
+
+/// A claim, as shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimView {
+    /// The claim.
+    pub claim: Claim,
+    /// When it ends unless it is renewed.
+    pub expires: Instant,
+    /// The claim of another client that counts where both overlap.
+    pub overruled_by: Option<u64>,
 }
 
 /// A trial, as shown.
@@ -352,7 +413,7 @@ pub struct Happened {
     pub id: u64,
     /// When.
     pub time: WallTime,
-    /// Stable word: `container-status`, `progress`, `rollback`, `commit`, `removed`, `meta`, `runtime`, `collected`, `notice`, `shutdown`.
+    /// Stable word: `container-status`, `progress`, `rollback`, `commit`, `removed`, `claim`, `meta`, `runtime`, `collected`, `notice`, `shutdown`.
     pub kind: &'static str,
     /// The revision it is about.
     pub revision: Option<RevisionId>,

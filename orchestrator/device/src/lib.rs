@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod carry;
+mod claims;
 mod device;
 pub mod handle;
 pub mod plan;

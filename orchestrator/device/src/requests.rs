@@ -19,6 +19,13 @@ impl<W: World> Device<W> {
             reply(Err(refusal));
             return;
         }
+        let request = match request {
+            Request::As { client, request } => match self.claimed(now, &client, &request) {
+                Some(refusal) => return reply(Err(refusal)),
+                None => *request,
+            },
+            request => request,
+        };
         // What the life cycle decides answers by `Effect::Answer`, what is decided here by what this returns.
         self.asker = Some(reply);
         let answer = match request {
@@ -50,6 +57,27 @@ impl<W: World> Device<W> {
                 }
                 None
             }
+            Request::Claim { client, wanted } => {
+                let answer = self.on_claim(now, &client, wanted);
+                self.answer_shown(now, answer)
+            }
+            Request::RenewClaim {
+                client,
+                id,
+                lease_s,
+            } => {
+                let answer = self.on_renew(now, &client, id, lease_s);
+                self.answer_shown(now, answer)
+            }
+            Request::ReleaseClaim { client, id } => {
+                let answer = self.on_release(&client, id);
+                self.answer_shown(now, answer)
+            }
+            // Only the outermost name counts, and it was looked at above.
+            Request::As { request, .. } => {
+                let reply = self.asker.take();
+                return self.on_request(now, *request, reply.unwrap_or_else(|| Box::new(drop)));
+            }
             Request::Stop {
                 containers_keep_running,
             } => {
@@ -63,6 +91,19 @@ impl<W: World> Device<W> {
             reply(answer.map(|()| Answer::Done));
         }
         self.defer();
+    }
+
+    /// Answers with something that is to be seen in the view when the asker looks.
+    fn answer_shown(
+        &mut self,
+        now: Instant,
+        answer: Result<Answer, Refusal>,
+    ) -> Option<Result<(), Refusal>> {
+        self.publish(now);
+        if let Some(reply) = self.asker.take() {
+            reply(answer);
+        }
+        None
     }
 
     /// A run that has not been answered waits until its trial is durable; anything else that was not answered is a defect here and
@@ -95,6 +136,7 @@ impl<W: World> Device<W> {
     /// Requests that cannot even be looked at now.
     fn not_now(&self, request: &Request) -> Option<Refusal> {
         let always = match request {
+            Request::As { request, .. } => return self.not_now(request),
             Request::PutMeta { .. }
             | Request::DeleteMeta { .. }
             | Request::Ready(_)
@@ -104,6 +146,9 @@ impl<W: World> Device<W> {
             | Request::PutCommitMessage { .. }
             | Request::Command(_)
             | Request::Control { .. }
+            | Request::Claim { .. }
+            | Request::RenewClaim { .. }
+            | Request::ReleaseClaim { .. }
             | Request::Collect
             | Request::Plan(_) => false,
         };

@@ -77,6 +77,7 @@ impl<W: World> Device<W> {
     pub(crate) fn publish(&mut self, now: Instant) {
         let shown = self.containers.shown(now);
         self.tell_statuses(&shown);
+        self.refresh_claims();
         let groups = self.containers.shown_groups();
         self.meta.refresh(self.own_meta(&groups));
         let update = match &self.stage {
@@ -103,6 +104,7 @@ impl<W: World> Device<W> {
                 last_failure: self.last_failure,
                 runtime_problem: self.runtime_problem.clone(),
                 notices: self.notices.clone(),
+                claims: Arc::clone(&self.register.shown),
                 shutting_down: update
                     .is_some_and(|update| matches!(update.phase(), Phase::ShuttingDown { .. })),
                 updates: self.updates.seen.clone(),

@@ -31,6 +31,7 @@ impl<W: World> Device<W> {
             return;
         }
         self.load_meta();
+        self.read_claims(now);
         let marker = match self.store.read_marker() {
             Ok(read) => {
                 self.notices.extend(read.notice);

@@ -3,7 +3,8 @@
 use api::routes::Match;
 use api::{Call, Code, Problem};
 use bytes::Bytes;
-use device::handle::{Answer as Done, Request, View};
+use device::handle::{Answer as Done, Refusal, Request, View};
+use model::claim::Client;
 
 use crate::Shared;
 use crate::callers::Caller;
@@ -13,6 +14,7 @@ use crate::http1::wire::{BodyError, RequestBody};
 use crate::refusal;
 use crate::storage::ReadError;
 
+mod claims;
 mod containers;
 mod events;
 mod logs;
@@ -83,6 +85,10 @@ pub(crate) async fn carry_out(
             api::openapi::TEXT.as_bytes(),
         ))),
         Call::Events { since } => events::follow(asked, since),
+        Call::ListClaims => Ok(claims::list(asked)),
+        Call::Claim => claims::claim(asked).await,
+        Call::RenewClaim(id) => claims::renew(asked, id).await,
+        Call::ReleaseClaim(id) => claims::release(asked, id).await,
         Call::ListFailures => whole::failures(asked).await,
         Call::GetFailure(id) => whole::failure(asked, id).await,
         Call::Why(subject) => whole::why(asked, subject).await,
@@ -100,13 +106,34 @@ impl Asked<'_, '_> {
     fn view(&self) -> Result<std::sync::Arc<View>, Problem> {
         let view = self.shared.handle.view();
         if view.running.is_none() {
-            return Err(refusal::problem(device::handle::Refusal::NotReady));
+            return Err(refusal::problem(Refusal::NotReady));
         }
         Ok(view)
     }
 
-    /// Asks the loop and waits for its answer.
+    /// Who asks, as claims know him.
+    fn client(&self) -> Result<Client, Problem> {
+        let name = match self.caller {
+            Caller::Container(name) => return Ok(Client::Container(name.clone())),
+            Caller::Host { .. } | Caller::Unknown => self.head.client.as_ref(),
+        };
+        let Some(name) = name else {
+            return Ok(Client::Host);
+        };
+        name.parse()
+            .map(Client::Program)
+            .map_err(|error: model::claim::InvalidClaim| {
+                let header = api::problem::CLIENT_HEADER;
+                Problem::new(Code::BadHeader, format!("{header}: {error}"))
+            })
+    }
+
+    /// Asks the loop, in the name of the client, and waits for its answer.
     async fn ask(&self, request: Request) -> Result<Done, Problem> {
+        let request = Request::As {
+            client: self.client()?,
+            request: Box::new(request),
+        };
         let (sender, answer) = tokio::sync::oneshot::channel();
         let reply = Box::new(move |result| {
             // Nobody waits any longer when the server is being stopped.
@@ -114,6 +141,10 @@ impl Asked<'_, '_> {
         });
         self.shared.handle.send(request, reply);
         match answer.await {
+            Ok(Err(Refusal::Claimed(conflict))) => {
+                let claim = claims::in_the_way(self.shared, &conflict);
+                Err(refusal::problem(Refusal::Claimed(conflict)).claim(claim))
+            }
             Ok(result) => result.map_err(refusal::problem),
             Err(_) => Err(refusal::unanswered()),
         }

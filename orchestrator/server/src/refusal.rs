@@ -45,6 +45,16 @@ pub(crate) fn problem(refusal: Refusal) -> Problem {
             new(Code::NeedsReboot).remedy("send LOCAL_RUN: it restarts the machine for the change")
         }
         Refusal::NothingToRollBack => new(Code::NothingToRollBack),
+        Refusal::Claimed(conflict) => {
+            let (id, client) = (conflict.claim.id, &conflict.claim.client);
+            let left = u32::try_from(conflict.left.as_secs()).unwrap_or(u32::MAX);
+            new(Code::Claimed).retry_after(left.max(1)).remedy(format!(
+                "let {client} do it, wait, or claim it with a higher priority; root of the host can end claim {id}"
+            ))
+        }
+        Refusal::NoSuchClaim(_) => new(Code::NoSuchClaim).remedy("see GET /claims"),
+        Refusal::NotYourClaim { .. } => new(Code::NotYourClaim)
+            .remedy("only its client can renew it; its client and root of the host can end it"),
         Refusal::NoSuchMeta => new(Code::NoSuchMeta),
         Refusal::Limit(_) => new(Code::LimitReached),
         Refusal::NoSpace(_) => {

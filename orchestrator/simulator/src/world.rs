@@ -718,6 +718,10 @@ fn in_short(request: &Request) -> String {
         | Request::Ready(_)
         | Request::PutMeta { .. }
         | Request::DeleteMeta { .. }
+        | Request::Claim { .. }
+        | Request::RenewClaim { .. }
+        | Request::ReleaseClaim { .. }
+        | Request::As { .. }
         | Request::Collect
         | Request::Plan(_)
         | Request::Stop { .. } => format!("{request:?}"),

@@ -2,6 +2,9 @@
 //!
 //! New fields may be added; none is removed or given another meaning. Readers ignore fields that they do not know.
 
+use std::collections::BTreeSet;
+
+use model::claim::{Client, Part};
 use model::container::{RecoveryPolicy, RestartPolicy};
 use model::{ContainerName, Goal, GroupName, ObjectId, RevisionId, Status};
 use schemars::JsonSchema;
@@ -199,6 +202,55 @@ pub struct Why {
     /// The last lines of the container that caused it.
     pub log: Vec<String>,
 }
+
+/// Body of `POST /claims`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ClaimBody {
+    /// `*`, `bsp`, `container:<name>`, `group:<name>`: 1 to 64 of them. They need not exist yet.
+    #[schemars(with = "Vec<String>")]
+    pub parts: BTreeSet<Part>,
+    /// 0 to 1000, the higher one has its way; 100 when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u64>,
+    /// How long it holds without being renewed, 5 to 86400 s; 300 when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_s: Option<u64>,
+}
+
+/// Body of `PUT /claims/{id}`; may be left out.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct LeaseBody {
+    /// The length of the lease from now on; as before when not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_s: Option<u64>,
+}
+
+/// A claim; answer of `POST /claims` and `PUT /claims/{id}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Claim {
+    /// Its number.
+    pub id: u64,
+    /// Whose it is: `container:<name>`, `host:<program>` or `host`.
+    #[schemars(with = "String")]
+    pub client: Client,
+    /// What it is for.
+    #[schemars(with = "Vec<String>")]
+    pub parts: BTreeSet<Part>,
+    /// The higher one has its way.
+    pub priority: u16,
+    /// How long it holds without being renewed.
+    pub lease_s: u32,
+    /// Seconds that are left of the lease.
+    pub left_s: u64,
+    /// When the lease ends, by the device's clock.
+    pub until: String,
+    /// The claim of another client that counts where both overlap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overruled_by: Option<u64>,
+}
+
+/// Answer of `GET /claims`: by number.
+pub type Claims = Vec<Claim>;
 
 /// Data of one event of `GET /events`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

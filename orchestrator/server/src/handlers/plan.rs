@@ -18,7 +18,7 @@ pub(super) async fn plan(
     };
     let planned = match asked.ask(Request::Plan(of)).await? {
         Done::Planned(planned) => planned,
-        Done::Done | Done::Collected { .. } => return Err(refusal::unanswered()),
+        Done::Done | Done::Collected { .. } | Done::Claimed(_) => return Err(refusal::unanswered()),
     };
     let (planned, measured) = asked
         .read(move |storage| {

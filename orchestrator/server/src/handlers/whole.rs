@@ -141,7 +141,7 @@ fn unclaim(asked: &Asked<'_, '_>) -> Result<Answer, Problem> {
 pub(super) async fn collect(asked: &Asked<'_, '_>) -> Result<Answer, Problem> {
     let reclaimed = match asked.ask(Request::Collect).await? {
         Done::Collected { reclaimed } => reclaimed,
-        Done::Done | Done::Planned(_) => 0,
+        Done::Done | Done::Planned(_) | Done::Claimed(_) => 0,
     };
     // The space is Pantavisor's.
     Ok(Answer::json(format!("{{\"reclaimed\": {reclaimed}}}")))

@@ -88,6 +88,8 @@ pub struct Head {
     pub upload_offset: Option<String>,
     /// `Upload-Complete`.
     pub upload_complete: Option<String>,
+    /// `Coxswain-Client`; what is not UTF-8 has its bad bytes replaced.
+    pub client: Option<String>,
 }
 
 /// A head that gets libevent's own error page.
@@ -188,6 +190,7 @@ fn request_line(line: &[u8]) -> Result<Head, Rejected> {
         last_event_id: None,
         upload_offset: None,
         upload_complete: None,
+        client: None,
     })
 }
 
@@ -260,6 +263,7 @@ struct Fields {
     last_event_id: Option<Vec<u8>>,
     upload_offset: Option<Vec<u8>>,
     upload_complete: Option<Vec<u8>>,
+    client: Option<Vec<u8>>,
 }
 
 impl Fields {
@@ -275,6 +279,7 @@ impl Fields {
             13 if is("last-event-id") => &mut self.last_event_id,
             13 if is("upload-offset") => &mut self.upload_offset,
             15 if is("upload-complete") => &mut self.upload_complete,
+            15 if is("coxswain-client") => &mut self.client,
             14 if is("content-length") => return self.take_length(value),
             17 if is("transfer-encoding") => {
                 // Anything but `chunked` is ignored: Pantavisor's own client sends `identity`.
@@ -336,6 +341,9 @@ impl Fields {
         head.last_event_id = text(self.last_event_id);
         head.upload_offset = text(self.upload_offset);
         head.upload_complete = text(self.upload_complete);
+        head.client = self
+            .client
+            .map(|value| String::from_utf8_lossy(&value).into_owned());
         if head.expect == Expect::Other && !head.length.is_empty() {
             return Err(Rejected {
                 status: 417,

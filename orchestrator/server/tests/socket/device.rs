@@ -27,6 +27,8 @@ use model::{Goal, Instant, Manifest, ObjectId, Progress, RevisionId, State, Stat
 use server::{Caller, Identify, Peer, Running, Server, Settings, Socket, Timeouts};
 use store::{NewRevision, Options, Store};
 
+use crate::claims::Register;
+
 /// Text of revision 0: the recordings' own.
 pub(crate) const FACTORY: &str = include_str!("../recordings/factory.json");
 
@@ -76,6 +78,7 @@ impl Bench {
         let keeper = Keeper {
             handle: handle.clone(),
             store: store.clone(),
+            claims: Register::default(),
         };
         std::thread::spawn(move || keeper.run(&requests));
         let caller = Arc::new(Mutex::new(Caller::Host { uid: 0 }));
@@ -366,6 +369,7 @@ pub(crate) fn happen(handle: &Handle, message: &str) {
 struct Keeper {
     handle: Handle,
     store: Store<LinuxDisk>,
+    claims: Register,
 }
 
 impl Keeper {
@@ -376,6 +380,13 @@ impl Keeper {
     }
 
     fn carry_out(&self, request: Request) -> Result<Answer, Refusal> {
+        let request = match request {
+            Request::As { client, request } => {
+                self.claims.refuses(&client, &request)?;
+                *request
+            }
+            request => request,
+        };
         let mut view = View::clone(&self.handle.view());
         let internal = |error: &dyn std::error::Error| Refusal::Internal(error.to_string());
         match request {
@@ -436,6 +447,13 @@ impl Keeper {
                 {
                     return Err(Refusal::NoSuchMeta);
                 }
+            }
+            Request::As { .. } => unreachable!("a name within a name"),
+            Request::Claim { .. } | Request::RenewClaim { .. } | Request::ReleaseClaim { .. } => {
+                let answer = self.claims.carry_out(request)?;
+                view.claims = Arc::new(self.claims.shown());
+                self.handle.publish(view);
+                return Ok(answer);
             }
             Request::Collect => return self.collect(),
             Request::Plan(of) => return self.plan(of, &view),

@@ -120,6 +120,10 @@ impl Answered {
             Request::Command(
                 Command::Rollback | Command::Reboot(_) | Command::PowerOff(_) | Command::Collect,
             )
+            | Request::Claim { .. }
+            | Request::RenewClaim { .. }
+            | Request::ReleaseClaim { .. }
+            | Request::As { .. }
             | Request::Collect
             | Request::Plan(_)
             | Request::Control { .. }
@@ -187,6 +191,10 @@ impl Answered {
             )
             | Request::Control { .. }
             | Request::Ready(_)
+            | Request::Claim { .. }
+            | Request::RenewClaim { .. }
+            | Request::ReleaseClaim { .. }
+            | Request::As { .. }
             | Request::Collect
             | Request::Plan(_)
             | Request::Stop { .. } => {}

@@ -100,6 +100,10 @@ impl Checker for Finished {
             | Request::Ready(_)
             | Request::PutMeta { .. }
             | Request::DeleteMeta { .. }
+            | Request::Claim { .. }
+            | Request::RenewClaim { .. }
+            | Request::ReleaseClaim { .. }
+            | Request::As { .. }
             | Request::Collect
             | Request::Plan(_)
             | Request::Stop { .. } => {}

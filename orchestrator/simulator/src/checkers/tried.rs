@@ -43,6 +43,10 @@ impl Checker for Tried {
             | Request::Ready(_)
             | Request::PutMeta { .. }
             | Request::DeleteMeta { .. }
+            | Request::Claim { .. }
+            | Request::RenewClaim { .. }
+            | Request::ReleaseClaim { .. }
+            | Request::As { .. }
             | Request::Collect
             | Request::Plan(_)
             | Request::Stop { .. } => None,

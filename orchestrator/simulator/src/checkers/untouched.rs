@@ -39,6 +39,10 @@ impl Checker for Untouched {
             | Request::Ready(_)
             | Request::PutMeta { .. }
             | Request::DeleteMeta { .. }
+            | Request::Claim { .. }
+            | Request::RenewClaim { .. }
+            | Request::ReleaseClaim { .. }
+            | Request::As { .. }
             | Request::Collect
             | Request::Plan(_) => {}
         }
