@@ -19,12 +19,13 @@ impl<W: World> Device<W> {
             reply(Err(refusal));
             return;
         }
-        let request = match request {
-            Request::As { client, request } => match self.claimed(now, &client, &request) {
+        let request = if let Request::As { client, request } = request {
+            match self.claimed(now, &client, &request) {
                 Some(refusal) => return reply(Err(refusal)),
                 None => *request,
-            },
-            request => request,
+            }
+        } else {
+            request
         };
         // What the life cycle decides answers by `Effect::Answer`, what is decided here by what this returns.
         self.asker = Some(reply);

@@ -37,6 +37,9 @@ pub trait Image {
     fn exists(&self, path: &str) -> bool;
 }
 
+/// The bytes of a manifest on the disk, and whose they are.
+pub type Recognised = (Arc<[u8]>, Rc<Revision>);
+
 /// What does not change during a life, and what the world did to the device behind its back.
 #[derive(Debug, Default)]
 pub struct Known {
@@ -59,7 +62,7 @@ pub struct Known {
     /// Where objects lie; saves writing the path of each a million times.
     pub paths: RefCell<BTreeMap<ObjectId, Rc<str>>>,
     /// Manifests that were recognised, by the memory they are in.
-    pub recognised: RefCell<Vec<(Arc<[u8]>, Rc<Revision>)>>,
+    pub recognised: RefCell<Vec<Recognised>>,
 }
 
 /// What the checkers look at.

@@ -419,12 +419,11 @@ impl Keeper {
     }
 
     fn carry_out(&self, request: Request) -> Result<Answer, Refusal> {
-        let request = match request {
-            Request::As { client, request } => {
-                self.claims.refuses(&client, &request)?;
-                *request
-            }
-            request => request,
+        let request = if let Request::As { client, request } = request {
+            self.claims.refuses(&client, &request)?;
+            *request
+        } else {
+            request
         };
         let mut view = View::clone(&self.handle.view());
         let internal = |error: &dyn std::error::Error| Refusal::Internal(error.to_string());
