@@ -1,5 +1,6 @@
 //! The main job on real parts: `coxswain`, containerd, runc, squashfs. Needs root; says SKIPPED where it cannot run.
 
+mod callers;
 mod found_again;
 mod hostile;
 mod kills;

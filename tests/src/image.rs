@@ -48,15 +48,27 @@ pub fn binary(name: &str) -> PathBuf {
 /// # Panics
 /// When busybox-static or squashfs-tools are missing.
 pub fn busybox(files: &[(&str, &str)]) -> Image {
+    made_of(&["ready"], files)
+}
+
+/// The same with `/bin/inside`, which asks the control socket what a test tells it to.
+///
+/// # Panics
+/// As [`busybox`].
+pub fn busybox_that_asks() -> Image {
+    made_of(&["ready", "inside"], &[])
+}
+
+fn made_of(programs: &[&str], files: &[(&str, &str)]) -> Image {
     static BUILT: Mutex<BTreeMap<String, Image>> = Mutex::new(BTreeMap::new());
     let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
     built
-        .entry(format!("{files:?}"))
-        .or_insert_with(|| build(files))
+        .entry(format!("{programs:?} {files:?}"))
+        .or_insert_with(|| build(programs, files))
         .clone()
 }
 
-fn build(files: &[(&str, &str)]) -> Image {
+fn build(programs: &[&str], files: &[(&str, &str)]) -> Image {
     let folder = tempfile::Builder::new()
         .prefix("cx-image-")
         .tempdir()
@@ -76,7 +88,9 @@ fn build(files: &[(&str, &str)]) -> Image {
     ] {
         symlink("busybox", root.join("bin").join(applet)).expect("a link in the image");
     }
-    fs::copy(binary("ready"), root.join("bin/ready")).expect("our `ready`");
+    for name in programs {
+        fs::copy(binary(name), root.join("bin").join(name)).expect("our static programs");
+    }
     fs::write(
         root.join("etc/passwd"),
         "root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n",

@@ -30,6 +30,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("coxctl", &["api", "client", "model"]),
     ("ready", &[]),
+    ("inside", &[]),
     ("acceptance", &[]),
     ("benches", &["acceptance", "lifecycle", "model"]),
 ];

@@ -19,14 +19,12 @@ impl<W: World> Device<W> {
             reply(Err(refusal));
             return;
         }
-        let request = if let Request::As { client, request } = request {
-            match self.claimed(now, &client, &request) {
-                Some(refusal) => return reply(Err(refusal)),
-                None => *request,
-            }
-        } else {
-            request
-        };
+        if let Request::As { client, request } = request {
+            return match self.claimed(now, &client, &request) {
+                Some(refusal) => reply(Err(refusal)),
+                None => self.on_request(now, *request, reply),
+            };
+        }
         // What the life cycle decides answers by `Effect::Answer`, what is decided here by what this returns.
         self.asker = Some(reply);
         let answer = match request {
@@ -74,11 +72,8 @@ impl<W: World> Device<W> {
                 let answer = self.on_release(&client, id);
                 self.answer_shown(now, answer)
             }
-            // Only the outermost name counts, and it was looked at above.
-            Request::As { request, .. } => {
-                let reply = self.asker.take();
-                return self.on_request(now, *request, reply.unwrap_or_else(|| Box::new(drop)));
-            }
+            // Unwrapped above.
+            Request::As { .. } => None,
             Request::Stop {
                 containers_keep_running,
             } => {

@@ -30,12 +30,12 @@ impl Register {
         reason = "only what the test sends is looked at"
     )]
     pub(crate) fn refuses(&self, client: &Client, request: &Request) -> Result<(), Refusal> {
-        let touched = match request {
-            Request::Control { container, .. } => {
-                touch::by_control(container, &"app".parse().unwrap())
-            }
-            Request::Command(_) => BTreeSet::from([Touch::Rest]),
-            _ => BTreeSet::new(),
+        let touched = if let Request::Control { container, .. } = request {
+            touch::by_control(container, &"app".parse().unwrap())
+        } else if let Request::Command(_) = request {
+            BTreeSet::from([Touch::Rest])
+        } else {
+            BTreeSet::new()
         };
         match self.claims().refuses(NOW, client, &touched) {
             Some(conflict) => Err(Refusal::Claimed(Box::new(conflict))),
@@ -50,20 +50,33 @@ impl Register {
     pub(crate) fn carry_out(&self, request: Request) -> Result<Answer, Refusal> {
         let mut claims = self.claims();
         let members = Members::new();
-        let granted = match request {
-            Request::Claim { client, wanted } => claims.claim(NOW, &client, wanted, &members),
+        let granted = match &request {
+            Request::Claim { client, wanted } => {
+                claims.claim(NOW, client, wanted.clone(), &members)
+            }
             Request::RenewClaim {
                 client,
                 id,
                 lease_s,
-            } => claims.renew(NOW, &client, id, lease_s),
+            } => claims.renew(NOW, client, *id, *lease_s),
             Request::ReleaseClaim { client, id } => {
-                return match claims.release(&client, id) {
+                return match claims.release(client, *id) {
                     Ok(_) => Ok(Answer::Done),
                     Err(refused) => Err(refusal(refused)),
                 };
             }
-            other => panic!("{other:?} is about no claim"),
+            Request::As { .. }
+            | Request::PutRevision { .. }
+            | Request::DeleteRevision(_)
+            | Request::PutCommitMessage { .. }
+            | Request::Command(_)
+            | Request::Control { .. }
+            | Request::Ready(_)
+            | Request::PutMeta { .. }
+            | Request::DeleteMeta { .. }
+            | Request::Collect
+            | Request::Plan(_)
+            | Request::Stop { .. } => panic!("{request:?} is about no claim"),
         };
         let id = granted.map_err(refusal)?.id;
         drop(claims);

@@ -419,12 +419,10 @@ impl Keeper {
     }
 
     fn carry_out(&self, request: Request) -> Result<Answer, Refusal> {
-        let request = if let Request::As { client, request } = request {
+        if let Request::As { client, request } = request {
             self.claims.refuses(&client, &request)?;
-            *request
-        } else {
-            request
-        };
+            return self.carry_out(*request);
+        }
         let mut view = View::clone(&self.handle.view());
         let internal = |error: &dyn std::error::Error| Refusal::Internal(error.to_string());
         match request {
