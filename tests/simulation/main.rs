@@ -5,4 +5,5 @@
 
 mod bugs;
 mod lives;
+mod plans;
 mod scenarios;

@@ -6,11 +6,11 @@
 /// What the life cycle tells of an update.
 pub use lifecycle::plan as update;
 
-use lifecycle::plan::{Rehearsal, Scene, Way, rehearse};
+use lifecycle::plan::{Rehearsal, Scene, rehearse};
 use lifecycle::retention::Kept;
 use model::{Instant, Manifest, ObjectId, RevisionId, limits};
 use store::disk::Disk;
-use store::{Collectable, Failed, SpaceLeft, Store, explain};
+use store::{Collectable, Collected, Failed, SpaceLeft, Store, explain};
 
 use crate::carry::{objects_of, refusal};
 use crate::device::Device;
@@ -94,11 +94,19 @@ impl Planned {
             for revision in &self.removed {
                 left += store.bytes_of_revision(revision)?;
             }
-            if self.rehearsal.way == Way::Reboot {
-                // After a start everything is leased for a while: uploads may have been under way.
-                collectable.leased.bytes += collectable.now.bytes;
-                collectable.leased.objects += collectable.now.objects;
-                collectable.now = store::Collected::default();
+            if let Some(again) = self.rehearsal.starts_again_after {
+                // Leases end with the orchestrator; after its start everything is leased once, as uploads may have been under way.
+                let both = Collected {
+                    bytes: collectable.now.bytes + collectable.leased.bytes,
+                    objects: collectable.now.objects + collectable.leased.objects,
+                };
+                let commit = self.rehearsal.committed_after.unwrap_or_default();
+                let leased = commit.saturating_sub(again) < store.options().lease;
+                let (now, leased) = match leased {
+                    true => (Collected::default(), both),
+                    false => (both, Collected::default()),
+                };
+                collectable = Collectable { now, leased };
             }
         }
         Ok(Measured {
@@ -165,7 +173,7 @@ impl<W: World> Device<W> {
         .map_err(refusal)?;
         let commits_at = rehearsal
             .committed_after
-            .filter(|_| rehearsal.makes_room)
+            .filter(|_| rehearsal.makes_room.is_some())
             .map(|after| now + after);
         let room = match commits_at {
             Some(at) => self.room_after(&rehearsal, &revision, &manifest, at.since(now))?,
@@ -202,7 +210,8 @@ impl<W: World> Device<W> {
             done: true,
             changed_ms: now_ms,
         });
-        let mut room = self.room(&revisions, &rehearsal.marker, &rehearsal.in_use, now_ms)?;
+        let in_use = rehearsal.makes_room.clone().unwrap_or_default();
+        let mut room = self.room(&revisions, &rehearsal.marker, &in_use, now_ms)?;
         // One that is not installed yet has no manifest in the store.
         room.keep.extend(manifest.objects().into_keys());
         Ok(room)

@@ -439,9 +439,15 @@ impl Containers {
         self.entries.get(name)?.volumes_of.as_ref()
     }
 
-    /// How long a container took when that was seen last.
-    pub fn took(&self, name: &ContainerName) -> Took {
-        self.timing.of(name)
+    /// How long a container took when that was seen last, running or only mounted.
+    pub fn took(&self, name: &ContainerName, mounted: bool) -> Took {
+        self.timing.of(name, mounted)
+    }
+
+    /// Whether it is only mounted now.
+    pub(crate) fn is_mounted(&self, name: &ContainerName) -> bool {
+        let entry = self.entries.get(name);
+        entry.is_some_and(|entry| matches!(entry.run, Run::Mounted { .. }))
     }
 
     /// What is alive of each container: running, mounted or on its way to either.

@@ -263,7 +263,7 @@ impl Life {
         }
     }
 
-    fn world(&self, choices: &Rc<RefCell<Choices>>, logged: bool) -> World {
+    pub(crate) fn world(&self, choices: &Rc<RefCell<Choices>>, logged: bool) -> World {
         let mut known = Known {
             tries: self.settings.tries,
             exact_commit: self.settings.exact_commit,
@@ -295,7 +295,7 @@ impl Life {
 }
 
 impl Act {
-    fn perform(&self, world: &mut World, accepted: &mut BTreeSet<RevisionId>) {
+    pub(crate) fn perform(&self, world: &mut World, accepted: &mut BTreeSet<RevisionId>) {
         world.machine.note(|| format!("act: {}", self.in_short()));
         match self {
             Self::Upload(software) => {

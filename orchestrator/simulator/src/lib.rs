@@ -15,6 +15,7 @@ pub mod disk;
 pub mod jobs;
 pub mod lives;
 pub mod machine;
+pub mod plans;
 pub mod power;
 pub mod runtime;
 pub mod scenarios;

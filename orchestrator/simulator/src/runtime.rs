@@ -162,6 +162,18 @@ impl Runtime {
             .collect()
     }
 
+    /// What is there of each container: running or mounted.
+    pub(crate) fn alive(&self) -> BTreeMap<ContainerName, Instance> {
+        let containers = self.containers.borrow();
+        let alive = containers
+            .processes
+            .iter()
+            .filter(|(_, process)| !matches!(process.condition, Alive::Ended(_)));
+        alive
+            .map(|(name, process)| (name.clone(), process.instance.clone()))
+            .collect()
+    }
+
     /// Containers that sent a READY signal since the last call.
     pub(crate) fn take_signals(&self) -> Vec<ContainerName> {
         std::mem::take(&mut self.signals.borrow_mut())

@@ -254,6 +254,12 @@ impl World {
         self.handle.as_ref().map(Handle::view)
     }
 
+    /// What happened since the start of the orchestrator, as far as it is kept.
+    pub(crate) fn happened(&self) -> Vec<device::handle::Happened> {
+        let handle = self.handle.as_ref();
+        handle.map_or_else(Vec::new, |handle| handle.events_since(0).events)
+    }
+
     /// Monotonic time of the device.
     pub(crate) fn device_now(&self) -> Instant {
         Clock(Rc::clone(&self.machine)).now()

@@ -137,7 +137,7 @@ pub struct Expected {
 pub enum Basis {
     /// Each part was seen before, since the start of the orchestrator.
     Observed,
-    /// At least one part was not: a stop counts with its configured time-out, a start and a boot with nothing.
+    /// At least one part was not: a stop counts with its configured time-out, a start with nothing, a boot without firmware and boot loader.
     Configured,
 }
 

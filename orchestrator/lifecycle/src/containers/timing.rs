@@ -1,13 +1,14 @@
 //! How long each container took to stop, to start and to become ready when that was seen last. A plan expects the same next time.
 //!
-//! Known since the start of the orchestrator, not kept on the disk. Clearing up what had ended by itself counts as no stop.
+//! Known since the start of the orchestrator, not kept on the disk. Clearing up what had ended by itself counts as no stop. Times of
+//! a container that is only mounted are its own: unmounting is quicker than stopping.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use model::{ContainerName, Instant, limits};
+use model::{ContainerName, Goal, Instant, limits};
 
-use crate::runtime::{Instance, RuntimeCommand, RuntimeEvent};
+use crate::runtime::{Condition, Instance, RuntimeCommand, RuntimeEvent};
 
 /// Containers of which times are kept: those of two revisions without a name in common.
 const SEEN_MAX: usize = 2 * limits::CONTAINERS_MAX;
@@ -25,7 +26,12 @@ pub struct Took {
 
 #[derive(Debug, Clone, Default)]
 struct Seen {
-    took: Took,
+    running: Took,
+    mounted: Took,
+    /// Whether the newest instance was to be ready from its start on: one that had to be so later may have been long before.
+    is_to_be_ready: bool,
+    /// Whether the newest instance is only mounted.
+    is_mounted: bool,
     /// Generation and time of the last request to start.
     start: Option<(u64, Instant)>,
     /// The same of the last request to stop.
@@ -34,13 +40,29 @@ struct Seen {
     ended: Option<u64>,
 }
 
+impl Seen {
+    fn took(&mut self) -> &mut Took {
+        if self.is_mounted {
+            &mut self.mounted
+        } else {
+            &mut self.running
+        }
+    }
+}
+
 /// The times of all containers.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Timing(BTreeMap<ContainerName, Seen>);
 
 impl Timing {
-    pub(super) fn of(&self, name: &ContainerName) -> Took {
-        self.0.get(name).map(|seen| seen.took).unwrap_or_default()
+    /// As one that runs, or is only mounted.
+    pub(super) fn of(&self, name: &ContainerName, mounted: bool) -> Took {
+        let seen = self.0.get(name);
+        seen.map(|seen| match mounted {
+            true => seen.mounted,
+            false => seen.running,
+        })
+        .unwrap_or_default()
     }
 
     /// The loop hands this command to the run time now.
@@ -50,6 +72,8 @@ impl Timing {
                 let generation = spec.instance.generation;
                 if let Some(seen) = self.seen(&spec.instance) {
                     seen.start = Some((generation, now));
+                    seen.is_to_be_ready = spec.container.goal == Goal::Ready;
+                    seen.is_mounted = matches!(command, RuntimeCommand::Mount(_));
                 }
             }
             RuntimeCommand::Stop { instance, .. } => {
@@ -60,9 +84,10 @@ impl Timing {
             }
             RuntimeCommand::MarkReady(instance) => {
                 if let Some(seen) = self.seen(instance)
+                    && seen.is_to_be_ready
                     && let Some(took) = since(seen.start, instance, now)
                 {
-                    seen.took.ready = Some(took);
+                    seen.took().ready = Some(took);
                 }
             }
             RuntimeCommand::List | RuntimeCommand::Probe { .. } => {}
@@ -76,7 +101,7 @@ impl Timing {
                 if let Some(seen) = self.seen(instance)
                     && let Some(took) = since(seen.start, instance, now)
                 {
-                    seen.took.start = Some(took);
+                    seen.took().start = Some(took);
                 }
             }
             RuntimeEvent::Exited { instance, .. } => {
@@ -90,12 +115,20 @@ impl Timing {
                 if let Some(seen) = self.seen(instance)
                     && let Some(took) = since(seen.stop, instance, now)
                 {
-                    seen.took.stop = Some(took);
+                    seen.took().stop = Some(took);
                     seen.stop = None;
                 }
             }
-            RuntimeEvent::Listed(_)
-            | RuntimeEvent::StartFailed { .. }
+            RuntimeEvent::Listed(found) => {
+                for found in found {
+                    if let Some(seen) = self.seen(&found.instance)
+                        && seen.start.is_none()
+                    {
+                        seen.is_mounted = found.condition == Condition::Mounted;
+                    }
+                }
+            }
+            RuntimeEvent::StartFailed { .. }
             | RuntimeEvent::Probed { .. }
             | RuntimeEvent::Disconnected { .. }
             | RuntimeEvent::Connected => {}
@@ -149,9 +182,13 @@ mod tests {
         let web: ContainerName = "web".parse().unwrap();
         timing.asked(Instant(10), &stop("web", 1));
         timing.told(Instant(15), &RuntimeEvent::Stopped(instance("web", 2)));
-        assert_eq!(timing.of(&web), Took::default(), "of another instance");
+        assert_eq!(
+            timing.of(&web, false),
+            Took::default(),
+            "of another instance"
+        );
         timing.told(Instant(30), &RuntimeEvent::Stopped(instance("web", 1)));
-        assert_eq!(timing.of(&web).stop, Some(Duration::from_millis(20)));
+        assert_eq!(timing.of(&web, false).stop, Some(Duration::from_millis(20)));
         let exit = Exit {
             code: 1,
             out_of_memory: false,
@@ -163,7 +200,7 @@ mod tests {
         timing.told(Instant(40), &ended);
         timing.asked(Instant(50), &stop("web", 2));
         timing.told(Instant(51), &RuntimeEvent::Stopped(instance("web", 2)));
-        assert_eq!(timing.of(&web).stop, Some(Duration::from_millis(20)));
+        assert_eq!(timing.of(&web, false).stop, Some(Duration::from_millis(20)));
     }
 
     #[test]
@@ -179,7 +216,7 @@ mod tests {
         }
         timing.asked(Instant(2), &stop("new", 1));
         timing.told(Instant(5), &RuntimeEvent::Stopped(instance("new", 1)));
-        let new = timing.of(&"new".parse().unwrap());
+        let new = timing.of(&"new".parse().unwrap(), false);
         assert_eq!(new.stop, Some(Duration::from_millis(3)));
     }
 }

@@ -46,7 +46,8 @@ pub enum Reason {
 pub enum Basis {
     /// Each part was seen before, since the start of the orchestrator.
     Observed,
-    /// At least one part was not: a stop counts with its time-out, a start and a boot with nothing.
+    /// At least one part was not: a stop counts with its time-out, a start with nothing, a boot with what came after the kernel's start
+    /// the last time.
     Configured,
 }
 

@@ -16,7 +16,7 @@ use super::fate::{Basis, Fate, Fated, Lasts, Reason};
 use super::stage::{Act, Deed, Stage};
 use crate::boot::{self, Decision, Facts, Known, Start, Verdict};
 use crate::containers::{Containers, Mode, Summary};
-use crate::runtime::{Ending, Instance};
+use crate::runtime::Instance;
 use crate::update::{Event, Phase, Refused, Update, Wanted};
 
 /// What a rehearsal begins with.
@@ -34,7 +34,7 @@ pub struct Scene<'a> {
     pub next: &'a Manifest,
     /// The request to run it.
     pub wanted: Wanted,
-    /// Time from the start of the machine to that of the orchestrator, as seen at this boot.
+    /// Time from the start of the kernel to that of the orchestrator, as seen at this boot.
     pub boot_takes: Option<Duration>,
     /// Containers that a person stopped and that stay so over a restart.
     pub stopped: &'a [ContainerName],
@@ -66,16 +66,17 @@ pub struct Rehearsal {
     pub acts: Vec<Act>,
     /// When every goal is reached, from the request on; `None` when that does not come by itself.
     pub goals_after: Option<Lasts>,
+    /// When the orchestrator starts again, from the request on, if the machine restarts.
+    pub starts_again_after: Option<Duration>,
     /// When it is committed, from the request on; `None` when it waits for a start or a person.
     pub committed_after: Option<Duration>,
     /// What a rollback returns to while it is being tried.
     pub trial_base: Option<RevisionId>,
     /// The marker at the end.
     pub marker: Marker,
-    /// Revisions whose containers or volumes are in use at the end.
-    pub in_use: BTreeSet<RevisionId>,
-    /// Whether room is made at the end: revisions that are not kept go, and with them their objects.
-    pub makes_room: bool,
+    /// Whether room is made at the commit: revisions that are not kept go, and with them their objects. Those whose containers or
+    /// volumes are in use then.
+    pub makes_room: Option<BTreeSet<RevisionId>>,
 }
 
 /// Plays an update through.
@@ -123,9 +124,7 @@ pub fn rehearse(scene: &Scene<'_>) -> Result<Rehearsal, Refused> {
             stage.play(|stage| stage.ended.is_some());
             boot(&mut stage, scene);
         }
-        stage.play(|stage| {
-            stage.is_idle() && matches!(stage.update.phase(), Phase::Observing { .. })
-        });
+        stage.play(|stage| stage.is_idle() && (stage.is_observed() || stage.committed.is_some()));
     }
     Ok(told(scene, stage, way, failed_before))
 }
@@ -191,29 +190,26 @@ fn told(
     way: Way,
     failed_before: Option<u64>,
 ) -> Rehearsal {
-    let goals_at = match (way, stage.update.phase()) {
-        (Way::InPlace | Way::Reboot, Phase::Observing { .. }) => Some(stage.now),
-        (Way::Nothing, _)
-        | (
-            _,
-            Phase::Settled
-            | Phase::Verifying { .. }
-            | Phase::Starting(_)
-            | Phase::RollingBack { .. }
-            | Phase::ShuttingDown { .. },
-        ) => None,
-    };
     let before = scene.containers.alive();
     let after = stage.containers.alive();
-    let trial_base = stage.update.base().map(|base| base.revision.clone());
-    let committed_at = goals_at.and_then(|_| commit(&mut stage));
-    let mut in_use = stage.containers.revisions_in_use();
-    in_use.extend(stage.update.running().map(|it| it.revision.clone()));
-    in_use.extend(stage.update.base().map(|it| it.revision.clone()));
+    let trial_base = match stage.committed {
+        // It was committed while what it removes was still being stopped; then its base was moved.
+        Some(_) => stage.update.marker().previous.clone(),
+        None => stage.update.base().map(|base| base.revision.clone()),
+    };
+    if way != Way::Nothing && stage.is_observed() {
+        hold(&mut stage);
+    }
     let began = scene.now;
+    let goals_at = (way != Way::Nothing)
+        .then(|| stage.goals_at(began))
+        .flatten();
     let everything = goals_at.map(|at| Lasts {
         time: at.since(began),
-        basis: basis(stage.acts.iter()),
+        basis: match stage.unsure {
+            true => Basis::Configured,
+            false => basis(stage.acts.iter()),
+        },
     });
     Rehearsal {
         way,
@@ -224,26 +220,26 @@ fn told(
             .unwrap_or_default(),
         containers: fates(scene, &stage, way, (&before, &after)),
         goals_after: everything,
-        committed_after: committed_at.map(|at| at.since(began)),
+        starts_again_after: stage.restarted.map(|at| at.since(began)),
+        committed_after: stage.committed.map(|at| at.since(began)),
         trial_base: if way == Way::Nothing {
             None
         } else {
             trial_base
         },
         marker: stage.update.marker().clone(),
-        in_use,
-        makes_room: stage.retains,
+        // A stop whose time is only guessed should not seem to outlast the commit.
+        makes_room: stage.retains.then(|| stage.in_use()),
         acts: stage.acts,
     }
 }
 
-/// Goals hold until the commit; when that comes.
-fn commit(stage: &mut Stage<'_>) -> Option<Instant> {
-    let at = stage
-        .update
-        .commit_at()?
-        .max(stage.containers.settled_at(stage.now));
-    stage.now = at;
+/// Goals hold until the commit.
+fn hold(stage: &mut Stage<'_>) {
+    let Some(at) = stage.update.commit_at() else {
+        return;
+    };
+    stage.now = at.max(stage.containers.settled_at(stage.now));
     let holds = Summary {
         reached: true,
         stable: true,
@@ -254,9 +250,6 @@ fn commit(stage: &mut Stage<'_>) -> Option<Instant> {
         gone: false,
     };
     stage.tell(Event::Containers(holds));
-    let trial = stage.update.marker().trial.is_some();
-    let settled = matches!(stage.update.phase(), Phase::Settled);
-    (settled && !trial && stage.ended.is_none_or(|end| end != Ending::Reboot)).then_some(at)
 }
 
 fn basis<'a>(mut acts: impl Iterator<Item = &'a Act>) -> Basis {

@@ -1,19 +1,19 @@
 //! The stage of a rehearsal: copies of the machines that decide, a run time that does what it is told, and time that only moves
 //! from one event to the next.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use model::container::{Container, Goal, Kind};
-use model::{ContainerName, Instant, Manifest, RevisionId};
+use model::{ContainerName, Instant, Manifest, RevisionId, limits};
 
 use crate::containers::{Containers, Mode, Target, Took};
 use crate::runtime::{Ending, Instance, RuntimeCommand, RuntimeEvent};
-use crate::update::{self, Effect, Update};
+use crate::update::{self, Effect, Phase, Update, Write};
 
 /// Turns of the stage; each container takes a few, so this is far more than any update needs.
-const TURNS_MAX: usize = 64 * model::limits::CONTAINERS_MAX;
+const TURNS_MAX: usize = 64 * limits::CONTAINERS_MAX;
 
 /// Something that is done during an update.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +61,14 @@ pub(super) struct Stage<'a> {
     pub(super) up: BTreeMap<ContainerName, Instant>,
     /// What the stops and starts of each container took by themselves.
     pub(super) own: BTreeMap<ContainerName, Duration>,
+    /// When it is committed, if it is.
+    pub(super) committed: Option<Instant>,
+    /// Whether room is made then.
     pub(super) retains: bool,
+    /// Something runs on of which nobody knows when it says that it is ready.
+    pub(super) unsure: bool,
+    /// When the orchestrator starts again, if the machine restarts.
+    pub(super) restarted: Option<Instant>,
     pub(super) ended: Option<Ending>,
     pub(super) refused: Option<update::Refused>,
 }
@@ -87,7 +94,10 @@ impl<'a> Stage<'a> {
             acts: Vec::new(),
             up: BTreeMap::new(),
             own: BTreeMap::new(),
+            committed: None,
             retains: false,
+            unsure: false,
+            restarted: None,
             ended: None,
             refused: None,
         };
@@ -123,6 +133,9 @@ impl<'a> Stage<'a> {
                 Effect::Settle => self.containers.set_mode(Mode::Normal),
                 Effect::End(ending) => self.ended = Some(ending),
                 Effect::Retain => self.retains = true,
+                Effect::Gate(update::Gate::Commit, Write::Marker(marker)) => {
+                    self.committed = marker.trial.is_none().then_some(self.now);
+                }
                 Effect::Answer(Err(refused)) => self.refused = Some(refused),
                 Effect::Answer(Ok(()))
                 | Effect::Gate(..)
@@ -133,12 +146,25 @@ impl<'a> Stage<'a> {
         }
     }
 
+    /// Revisions whose containers or volumes are in use.
+    pub(super) fn in_use(&self) -> BTreeSet<RevisionId> {
+        let mut in_use = self.containers.revisions_in_use();
+        let update = &self.update;
+        let running = update.running().into_iter().chain(update.base());
+        in_use.extend(running.map(|running| running.revision.clone()));
+        in_use
+    }
+
     /// From now on the containers of the next revision are to run.
     pub(super) fn aim(&mut self, mode: Mode) {
         let (revision, manifest) = self.next;
         let mut target = Target::of(revision.clone(), manifest);
         for spec in &mut target.containers {
             unprobed(spec);
+        }
+        for group in &mut target.groups {
+            // Whether a goal is reached in time is not for a plan to say.
+            group.timeout = limits::DURATION_MAX;
         }
         self.containers.set_target(&target, mode, self.now);
         let kept: Vec<_> = self.containers.alive().into_keys().collect();
@@ -147,6 +173,7 @@ impl<'a> Stage<'a> {
                 .container(&name)
                 .is_some_and(|spec| spec.goal == Goal::Ready);
             if is_ready_goal && !self.containers.has_reached(&name) {
+                self.unsure = true;
                 self.later(Duration::ZERO, Coming::Ready(name));
             }
         }
@@ -157,9 +184,11 @@ impl<'a> Stage<'a> {
         self.acts.push(Act {
             at: self.now.since(self.began),
             deed: Deed::Reboot,
-            guessed: takes.is_none(),
+            // What firmware and boot loader take is never seen.
+            guessed: true,
         });
         self.now = self.now + takes.unwrap_or_default();
+        self.restarted = Some(self.now);
         self.coming.clear();
         self.ended = None;
         self.update = update;
@@ -184,17 +213,21 @@ impl<'a> Stage<'a> {
             if !self.quiet || *self.update.phase() != before {
                 continue;
             }
-            let Some(((at, _), coming)) = self.coming.pop_first() else {
-                let wakes = [
-                    self.containers.next_wake(self.now),
-                    self.update.next_wake(self.now),
-                ];
-                match wakes.into_iter().flatten().min() {
+            let wakes = [
+                self.containers.next_wake(self.now),
+                self.update.next_wake(self.now),
+            ];
+            let wake = wakes.into_iter().flatten().min();
+            let next = self.coming.first_entry();
+            let next = next.filter(|next| wake.is_none_or(|wake| next.key().0 <= wake));
+            let Some(next) = next else {
+                match wake {
                     Some(at) => self.now = at,
                     None => return,
                 }
                 continue;
             };
+            let ((at, _), coming) = next.remove_entry();
             self.now = self.now.max(at);
             match coming {
                 Coming::Event(event) => self.containers.handle(self.now, event),
@@ -207,6 +240,19 @@ impl<'a> Stage<'a> {
     /// Whether nothing is under way.
     pub(super) fn is_idle(&self) -> bool {
         self.quiet && self.coming.is_empty()
+    }
+
+    /// Whether every goal is reached and must only hold.
+    pub(super) fn is_observed(&self) -> bool {
+        matches!(self.update.phase(), Phase::Observing { .. })
+    }
+
+    /// When the last container of the next revision reached its goal; `None` when one has not.
+    pub(super) fn goals_at(&self, began: Instant) -> Option<Instant> {
+        let began = self.restarted.unwrap_or(began);
+        self.next.1.containers().try_fold(began, |last, spec| {
+            Some(last.max(*self.up.get(&spec.name)?))
+        })
     }
 
     fn note_goals(&mut self) {
@@ -227,12 +273,12 @@ impl<'a> Stage<'a> {
                 );
             }
             RuntimeCommand::Mount(spec) => {
-                let took = self.times.took(&spec.instance.container);
+                let took = self.times.took(&spec.instance.container, true);
                 self.act(Deed::Mount(spec.instance.container.clone()), took.start);
                 self.starts(spec.instance, Goal::Mounted, took);
             }
             RuntimeCommand::Start(spec) => {
-                let took = self.times.took(&spec.instance.container);
+                let took = self.times.took(&spec.instance.container, false);
                 let goal = spec.container.goal;
                 let until = match goal {
                     Goal::Ready => took.ready,
@@ -245,7 +291,8 @@ impl<'a> Stage<'a> {
             RuntimeCommand::Stop {
                 instance, timeout, ..
             } => {
-                let took = self.times.took(&instance.container).stop;
+                let mounted = self.times.is_mounted(&instance.container);
+                let took = self.times.took(&instance.container, mounted).stop;
                 // What had ended by itself is only cleared up.
                 let lives = self.times.alive().get(&instance.container) == Some(&instance);
                 let name = instance.container.clone();

@@ -533,11 +533,11 @@ impl Keeper {
             containers: containers.collect(),
             acts: Vec::new(),
             goals_after: None,
+            starts_again_after: None,
             committed_after: None,
             trial_base: view.running.clone(),
             marker: model::Marker::default(),
-            in_use: std::collections::BTreeSet::new(),
-            makes_room: false,
+            makes_room: None,
         };
         let objects = manifest.objects().into_iter();
         Ok(Answer::Planned(Box::new(Planned {

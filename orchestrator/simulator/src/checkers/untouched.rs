@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use device::handle::Request;
 use device::ports::Instance;
-use model::{ContainerName, ObjectId};
+use model::{ContainerName, Goal, ObjectId};
 
 use super::{Checker, Facts};
 use crate::machine::Seen;
@@ -60,12 +60,17 @@ impl Checker for Untouched {
                     .flatten()
                     .flatten();
                 let mut named = named.peekable();
+                // The same version is another process when its goal moves to MOUNTED or away from it.
+                let mut mounted = BTreeSet::new();
                 let needed = named.peek().is_some()
                     && named.all(|revision| {
                         facts
                             .software(revision)
                             .and_then(|software| software.piece(&instance.container).cloned())
-                            .is_some_and(|piece| piece.fingerprint == instance.fingerprint)
+                            .is_some_and(|piece| {
+                                mounted.insert(piece.goal == Goal::Mounted);
+                                piece.fingerprint == instance.fingerprint && mounted.len() == 1
+                            })
                     });
                 let committed = facts.marker.and_then(|marker| marker.committed.as_ref());
                 // One that was damaged may not be gone back to, although it is complete again: then nothing is to run.
