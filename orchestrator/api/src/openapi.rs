@@ -146,6 +146,10 @@ fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {
     responses.insert("200".to_owned(), success);
 
     let mut codes: Vec<Code> = EVERYWHERE.iter().chain(route.problems).copied().collect();
+    // A name that can be none fits no route at all.
+    if route.path.contains('{') {
+        codes.push(Code::UnknownEndpoint);
+    }
     if !matches!(route.body, Body::None) {
         codes.extend([Code::BodyTooLarge, Code::BodyIncomplete, Code::BodyTimeout]);
     }
@@ -173,6 +177,11 @@ fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {
                 );
             }
         }
+    }
+    // It is answered before the route, and so whose resource it is, is known.
+    if route.path.contains('{') {
+        let status = Code::UnknownEndpoint.status().to_string();
+        responses[&status]["content"] = problem_content(Shape::Pantavisor);
     }
     responses.into()
 }

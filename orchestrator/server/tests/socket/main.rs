@@ -12,5 +12,6 @@ mod figures;
 mod hostile;
 mod plans;
 mod recordings;
+mod reference;
 mod transfers;
 mod wire;
