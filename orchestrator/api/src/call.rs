@@ -42,8 +42,6 @@ pub enum Call {
     PatchObject(ObjectId),
     /// `DELETE /objects/{sha256}`
     DeleteObject(ObjectId),
-    /// `GET /uploads`
-    ListUploads,
     /// `GET /steps`
     ListRevisions,
     /// `GET /steps/{rev}`

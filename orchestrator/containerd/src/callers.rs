@@ -124,6 +124,7 @@ mod tests {
                 phase: Phase::Running,
                 ready: false,
                 pid_namespace: pid_namespace.map(|inode| (4, inode)),
+                halt_signal: None,
                 image: None,
                 log_max_bytes: 1,
                 log_files: 0,

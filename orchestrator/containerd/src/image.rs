@@ -11,6 +11,7 @@ pub(crate) struct ImageConfig {
     pub(crate) env: Option<Vec<String>>,
     pub(crate) working_dir: Option<String>,
     pub(crate) user: Option<String>,
+    pub(crate) stop_signal: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -27,6 +28,14 @@ impl ImageConfig {
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
         let file: File = serde_json::from_slice(bytes)?;
         Ok(file.config.unwrap_or_default())
+    }
+
+    /// Reads `config` of an image configuration alone.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub(crate) fn parse_inner(text: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(text)
     }
 
     /// The command line: entrypoint, then cmd.

@@ -10,25 +10,23 @@ use std::time::Duration;
 
 use device::ports::{Exit, Instance, RuntimeEvent, StartSpec};
 use linux::peer::PidNamespace;
-use linux::process;
-use model::container::{ImageConfig as ImageConfigOf, Kind, Logs, Oci};
-use model::{Container, ObjectId};
 use tokio::sync::watch;
 use tonic::Code;
 
 use crate::client::{CallError, Client, gone_is_fine};
-use crate::image::ImageConfig;
 use crate::names::instance_id;
 use crate::record::{Phase, Record};
+use crate::removal::{Keep, remove, remove_surely};
 use crate::rootfs::{self, RootError};
 use crate::runtime::{Shared, Work};
-use crate::spec::{self, Described, Places};
+use crate::setup;
 
 /// Time for processes to go after SIGKILL.
-const KILL: Duration = Duration::from_secs(10);
+pub(crate) const KILL: Duration = Duration::from_secs(10);
 /// Exit code when none is known.
 const UNKNOWN_EXIT: u32 = 255;
-const SIGKILL: u32 = 9;
+pub(crate) const SIGKILL: u32 = 9;
+const SIGPWR: u32 = 30;
 /// Pause before a question is asked again that containerd refused without a reason we know.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
@@ -53,17 +51,8 @@ pub(crate) enum Failure {
     Other(String),
 }
 
-/// What stays of an instance that is removed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Keep {
-    /// Nothing but its volumes.
-    Nothing,
-    /// The record of how it ended.
-    Record,
-}
-
 /// Carries `attempt` out, again on each new connection while the one before was lost.
-async fn until_answered<T, F: Future<Output = Result<T, Failure>>>(
+pub(crate) async fn until_answered<T, F: Future<Output = Result<T, Failure>>>(
     shared: &Shared,
     mut attempt: impl FnMut(Client) -> F,
 ) -> Result<T, Failure> {
@@ -112,15 +101,6 @@ async fn attempt_start(
     id: &str,
     spec: &StartSpec,
 ) -> Result<u32, Failure> {
-    match &spec.container.kind {
-        Kind::Oci(_) => {}
-        Kind::Lxc(_) => {
-            return Err(Failure::Other(format!(
-                "container {} is of type \"lxc\", which this build cannot run; use type \"oci\"",
-                spec.container.name
-            )));
-        }
-    }
     remove_versions(shared, &client, &spec.instance, id).await?;
     let described = {
         let (id, spec) = (id.to_owned(), spec.clone());
@@ -128,12 +108,9 @@ async fn attempt_start(
             shared
                 .prepare(&spec.revision, &spec.container.name)
                 .map_err(Failure::Other)?;
-            set_up(shared, &id, &spec)
+            setup::to_run(shared, &id, &spec)
         })
         .await??
-    };
-    let Some(described) = described else {
-        return Err(RootError::NoRoot.into());
     };
     let labels = labels(spec);
     let runc_root = shared.config.runc_root();
@@ -210,82 +187,6 @@ fn log_url(path: &Path) -> String {
     url
 }
 
-/// Everything on this machine that an instance needs before containerd is asked. Blocks.
-fn set_up(shared: &Shared, id: &str, spec: &StartSpec) -> Result<Option<Described>, Failure> {
-    let config = &shared.config;
-    let container = &spec.container;
-    let oci = match &container.kind {
-        Kind::Oci(oci) => Some(oci.as_ref()),
-        Kind::Lxc(_) => None,
-    };
-    let logs = oci.map_or_else(Logs::default, |oci| oci.logs);
-    let record = Record {
-        container: spec.instance.container.clone(),
-        fingerprint: spec.instance.fingerprint,
-        generation: spec.instance.generation,
-        revision: spec.revision.clone(),
-        phase: Phase::Preparing,
-        ready: false,
-        pid_namespace: None,
-        image: container.root.as_ref().map(|root| root.object),
-        log_max_bytes: logs.max_bytes,
-        log_files: logs.files,
-    };
-    // Before the first mount, so that all of it is found after a kill.
-    let folder = config.instance(id);
-    let named = |error: std::io::Error| {
-        Failure::Other(format!("cannot write {}: {error}", folder.display()))
-    };
-    std::fs::create_dir_all(&folder).map_err(named)?;
-    record.write(&folder).map_err(named)?;
-    shared.registry().insert(id, record);
-    if let Some(root) = &container.root {
-        let _images = shared
-            .images
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        rootfs::mount_image(config, root)?;
-    }
-    let root = rootfs::set_up(config, id, &spec.revision, container)?;
-    let (Some(oci), Some(_)) = (oci, &container.root) else {
-        return Ok(None);
-    };
-    let image = image_config(shared, container, oci)?;
-    let cgroup = config.cgroup(id);
-    let places = Places {
-        rootfs: &root.rootfs,
-        cgroup: &cgroup,
-        sockets: &config.sockets_dir,
-        volumes: &root.volumes,
-        shim_group: config.share_shims.then(|| container.group.to_string()),
-    };
-    let described = spec::describe(container, oci, &image, &places).map_err(RootError::from)?;
-    std::fs::write(folder.join("process.json"), &described.process).map_err(named)?;
-    let log = config.console_log(&spec.revision, &container.name);
-    shared
-        .logs
-        .follow(&log, logs)
-        .map_err(|error| Failure::Other(format!("cannot write {}: {error}", log.display())))?;
-    Ok(Some(described))
-}
-
-fn image_config(shared: &Shared, container: &Container, oci: &Oci) -> Result<ImageConfig, Failure> {
-    let (bytes, name) = match &oci.image_config {
-        None => return Ok(ImageConfig::default()),
-        Some(ImageConfigOf::Inline(text)) => (text.clone().into_bytes(), "inline".to_owned()),
-        Some(ImageConfigOf::Object(object)) => (
-            rootfs::read_image_config(&shared.config, *object)?,
-            object.to_string(),
-        ),
-    };
-    ImageConfig::parse(&bytes).map_err(|error| {
-        Failure::Other(format!(
-            "image configuration of {} ({name}) cannot be read: {error}",
-            container.name
-        ))
-    })
-}
-
 /// Carries [`device::ports::RuntimeCommand::Mount`] out.
 pub(crate) async fn mount(shared: &Arc<Shared>, spec: StartSpec) {
     let id = instance_id(&spec.instance.container, spec.instance.fingerprint);
@@ -310,9 +211,7 @@ async fn attempt_mount(
 ) -> Result<(), Failure> {
     remove_versions(shared, &client, &spec.instance, id).await?;
     let (id, spec) = (id.to_owned(), spec.clone());
-    blocking(shared, move |shared| set_up(shared, &id, &spec))
-        .await?
-        .map(drop)
+    blocking(shared, move |shared| setup::to_mount(shared, &id, &spec)).await?
 }
 
 /// Takes what a failed start left away, then says that it failed.
@@ -413,15 +312,21 @@ pub(crate) async fn stop(shared: &Arc<Shared>, instance: Instance, signal: u32, 
     let running = {
         let mut registry = shared.registry();
         match registry.of_mut(&id, &instance) {
-            Some(entry) => Some((entry.pid.is_some(), entry.exited.subscribe())),
+            Some(entry) => Some((
+                entry.pid.is_some(),
+                entry.exited.subscribe(),
+                entry.record.halt_signal,
+            )),
             None => None,
         }
     };
-    let Some((runs, mut exited)) = running else {
+    let Some((runs, mut exited, halt_signal)) = running else {
         shared.tell(RuntimeEvent::Stopped(instance));
         return;
     };
     if runs {
+        // Only what Pantavisor sends by default gives way to what the container's own configuration says.
+        let signal = halt_signal.filter(|_| signal == SIGPWR).unwrap_or(signal);
         send(shared, &id, signal).await;
         if !has_ended(&mut exited, timeout).await {
             send(shared, &id, SIGKILL).await;
@@ -479,151 +384,6 @@ pub(crate) async fn mark_ready(shared: &Arc<Shared>, instance: &Instance) {
     if let Err(error) = marked {
         tracing::warn!(id, %error, "cannot mark a container as ready in containerd");
     }
-}
-
-/// Removes an instance on whatever connection there is; what cannot be removed is told to the log and tried again at the next start.
-async fn remove_surely(shared: &Arc<Shared>, id: &str, keep: Keep) {
-    let removed = until_answered(shared, |client| async move {
-        remove(shared, &client, id, keep).await
-    })
-    .await;
-    if let Err(error) = removed {
-        tracing::error!(id, %error, "cannot remove all of an instance");
-    }
-}
-
-/// Takes an instance away: task, container, processes, mounts, and its record unless that is kept.
-pub(crate) async fn remove(
-    shared: &Arc<Shared>,
-    client: &Client,
-    id: &str,
-    keep: Keep,
-) -> Result<(), Failure> {
-    let known = remove_task(client, id).await?;
-    let (name, image) = (id.to_owned(), shared.registry().image_of(id));
-    // What containerd does not know may run all the same: its store was deleted, or its shim was killed.
-    blocking(shared, move |shared| end_processes(shared, &name, known)).await?;
-    gone_is_fine(client.delete_container(id).await)?;
-    let name = id.to_owned();
-    let taken = blocking(shared, move |shared| take_down(shared, &name, image, keep)).await?;
-    if keep == Keep::Nothing {
-        shared.registry().remove(id);
-    }
-    taken
-}
-
-/// Ends and deletes a task; `false` when containerd does not know it or cannot end it.
-async fn remove_task(client: &Client, id: &str) -> Result<bool, CallError> {
-    match client.delete_task(id).await {
-        Ok(()) => return Ok(true),
-        Err(error) if error.is_lost() => return Err(error),
-        Err(error) if error.is(Code::NotFound) => return Ok(false),
-        // It runs.
-        Err(_) => {}
-    }
-    for attempt in [
-        client.kill(id, "", SIGKILL).await,
-        wait_bounded(client, id).await,
-    ] {
-        match attempt {
-            Err(error) if error.is_lost() => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
-    }
-    match client.delete_task(id).await {
-        Ok(()) => Ok(true),
-        Err(error) if error.is_lost() => Err(error),
-        Err(error) => {
-            tracing::warn!(id, %error, "containerd cannot delete a task");
-            Ok(false)
-        }
-    }
-}
-
-async fn wait_bounded(client: &Client, id: &str) -> Result<(), CallError> {
-    match tokio::time::timeout(KILL, client.wait(id, "")).await {
-        Ok(ended) => ended.map(drop),
-        Err(_) => Ok(()),
-    }
-}
-
-/// Ends whatever is left in the control group, and the shim when containerd has no hold on it. Blocks.
-fn end_processes(shared: &Shared, id: &str, known: bool) {
-    let group = shared.config.cgroup(id);
-    if !known {
-        let socket = shared.config.address.socket();
-        for shim in process::find(|arguments| is_shim(arguments, &socket, &shared.config, id)) {
-            tracing::warn!(
-                id,
-                pid = shim.pid(),
-                "ending a shim that containerd has lost"
-            );
-            if let Err(error) = shim.kill().and_then(|()| shim.wait(KILL)) {
-                tracing::error!(id, %error, "cannot end a shim");
-            }
-        }
-    }
-    if let Err(error) = shared.cgroups.kill(&group, KILL) {
-        tracing::error!(id, %error, "cannot end the processes of a container");
-    }
-    if let Err(error) = shared.cgroups.remove(&group) {
-        tracing::debug!(id, %error, "control group stays");
-    }
-    if !known && let Err(error) = rootfs::forget_in_runc(&shared.config, id) {
-        tracing::warn!(id, %error, "cannot clean up after runc");
-    }
-}
-
-/// `containerd-shim-runc-v2 -namespace <ns> -id <id> -address <socket> …`
-fn is_shim(arguments: &[Vec<u8>], socket: &Path, config: &crate::config::Config, id: &str) -> bool {
-    let Some((program, flags)) = arguments.split_first() else {
-        return false;
-    };
-    let has = |flag: &[u8], value: &[u8]| {
-        flags
-            .windows(2)
-            .any(|pair| matches!(pair, [a, b] if a == flag && b == value))
-    };
-    program.windows(15).any(|part| part == b"containerd-shim")
-        && has(b"-namespace", config.namespace.as_bytes())
-        && has(b"-id", id.as_bytes())
-        && has(b"-address", socket.as_os_str().as_encoded_bytes())
-}
-
-/// Takes the mounts of an instance away, and its image when nothing else uses it. Blocks.
-fn take_down(
-    shared: &Shared,
-    id: &str,
-    image: Option<ObjectId>,
-    keep: Keep,
-) -> Result<(), Failure> {
-    let config = &shared.config;
-    let record = Record::read(&config.instance(id));
-    match keep {
-        Keep::Nothing => rootfs::take_down(config, id)?,
-        Keep::Record => rootfs::unmount_root(config, id)?,
-    }
-    if let Some(record) = record {
-        shared
-            .logs
-            .forget(&config.console_log(&record.revision, &record.container));
-    }
-    let Some(image) = image else {
-        return Ok(());
-    };
-    let _images = shared
-        .images
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
-    let used = {
-        let mut registry = shared.registry();
-        registry.release_image(id);
-        registry.uses(image)
-    };
-    if !used {
-        rootfs::unmount_image(config, image)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -55,6 +55,9 @@ pub(crate) struct Record {
     /// Device and inode of the name space of its processes while it runs.
     #[serde(default)]
     pub(crate) pid_namespace: Option<(u64, u64)>,
+    /// The signal that asks it to stop when run.json names none.
+    #[serde(default)]
+    pub(crate) halt_signal: Option<u32>,
     /// The image that it has mounted.
     pub(crate) image: Option<ObjectId>,
     pub(crate) log_max_bytes: u64,
@@ -114,6 +117,7 @@ mod tests {
             },
             ready: true,
             pid_namespace: Some((4, 4_026_531_836)),
+            halt_signal: Some(15),
             image: None,
             log_max_bytes: 1,
             log_files: 0,

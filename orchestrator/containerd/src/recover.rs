@@ -11,8 +11,9 @@ use device::ports::Exit;
 use model::container::Logs;
 
 use crate::client::{Client, TaskPhase};
-use crate::instance::{self, Failure, Keep, label};
+use crate::instance::{self, Failure, label};
 use crate::record::{Phase, Record};
+use crate::removal::{self, Keep};
 use crate::rootfs;
 use crate::runtime::{Shared, Work};
 
@@ -52,7 +53,7 @@ pub(crate) async fn recover(shared: &Arc<Shared>, client: &Client) -> Result<(),
             // Half made, or not ours any more.
             (Some(_), Some((TaskPhase::Created, _)) | None) | (None, _) => {
                 tracing::info!(id, "removing what an earlier start left");
-                instance::remove(shared, client, &id, Keep::Nothing).await?;
+                removal::remove(shared, client, &id, Keep::Nothing).await?;
             }
         }
     }
@@ -178,6 +179,7 @@ fn from_labels(labels: &HashMap<String, String>) -> Option<Record> {
             .get(label::IMAGE)
             .and_then(|image| image.parse().ok()),
         pid_namespace: None,
+        halt_signal: None,
         log_max_bytes: logs.max_bytes,
         log_files: logs.files,
     })

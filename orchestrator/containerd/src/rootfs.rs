@@ -14,10 +14,10 @@ use model::container::{ImageFormat, Kind, Oci, Overlay, Persistence, RootVolume,
 use model::{Container, ObjectId, RevisionId};
 
 use crate::config::Config;
-use crate::{inside, spec};
+use crate::{inside, own, spec};
 
-/// Bytes of an image configuration that are read.
-const IMAGE_CONFIG_BYTES_MAX: u64 = 4 << 20;
+/// Bytes of a configuration that is an object and is read.
+const CONFIG_BYTES_MAX: u64 = 4 << 20;
 
 /// What could not be set up or taken away.
 #[derive(Debug, thiserror::Error)]
@@ -38,8 +38,8 @@ pub(crate) enum RootError {
     },
     #[error("container has no root-volume; only one with goal MOUNTED may lack it")]
     NoRoot,
-    #[error("image configuration {object} is larger than 4 MiB")]
-    ImageConfigTooLarge { object: ObjectId },
+    #[error("configuration {object} is larger than 4 MiB")]
+    ConfigTooLarge { object: ObjectId },
     #[error("handler {handler:?} of the root volume is not supported by this build")]
     Handler { handler: String },
     #[error(transparent)]
@@ -68,8 +68,18 @@ fn file(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RootE
 #[derive(Debug)]
 pub(crate) struct Root {
     pub(crate) rootfs: PathBuf,
-    /// Host folder and path in the container of each volume.
-    pub(crate) volumes: Vec<(PathBuf, String)>,
+    /// Every volume but the writable layer.
+    pub(crate) volumes: Vec<VolumePlace>,
+}
+
+/// Where a volume is.
+#[derive(Debug)]
+pub(crate) struct VolumePlace {
+    pub(crate) name: String,
+    /// Its folder on the host.
+    pub(crate) host: PathBuf,
+    /// Where it is mounted in the container, unless the container's configuration says that.
+    pub(crate) path: Option<String>,
 }
 
 /// Folders and the tmpfs that every instance needs; the sockets' folder with its second name.
@@ -105,10 +115,17 @@ fn make_dir(path: &Path, mode: u32) -> Result<(), RootError> {
 
 /// Mounts an image unless it is mounted. The caller holds the lock over images.
 pub(crate) fn mount_image(config: &Config, root: &RootVolume) -> Result<(), RootError> {
-    if let Some(handler) = &root.handler {
-        return Err(RootError::Handler {
-            handler: handler.clone(),
-        });
+    match (&root.handler, &root.verity) {
+        (None, _) => {}
+        // The object was hashed as a whole when it came and at every boot; see decision 0050.
+        (Some(_), Some(_)) => {
+            tracing::warn!(key = %root.key, "mounted without dm-verity, which this build does not set up");
+        }
+        (Some(handler), None) => {
+            return Err(RootError::Handler {
+                handler: handler.clone(),
+            });
+        }
     }
     let target = config.image(root.object);
     make_dir(&target, 0o755)?;
@@ -152,7 +169,7 @@ pub(crate) fn set_up(
     if let Some(root) = &container.root {
         make_dir(&rootfs, 0o755)?;
         let image = config.image(root.object);
-        let layer = spec::writable_layer(container, oci.is_some_and(|oci| oci.read_only));
+        let layer = spec::writable_layer(container, oci);
         let over = folder.join("config");
         let laid = lay_over(config, container, oci, layer.is_none(), &image, &over)?;
         let lower: Vec<&Path> = if laid {
@@ -163,8 +180,8 @@ pub(crate) fn set_up(
         match layer {
             None => mounts::mount_overlay(&lower, None, &rootfs)?,
             Some(persistence) => {
-                let kept =
-                    volume_folder(config, id, revision, container, persistence).join("lxc-overlay");
+                let kept = volume_folder(config, id, revision, container, persistence)
+                    .join(spec::WRITABLE_LAYER);
                 let (upper, work) = (kept.join("upper"), kept.join("work"));
                 make_dir(&upper, 0o755)?;
                 make_dir(&work, 0o755)?;
@@ -175,9 +192,7 @@ pub(crate) fn set_up(
     }
     let mut volumes = Vec::new();
     for volume in &container.volumes {
-        if let Some((host, path)) = set_up_volume(config, id, revision, container, volume)? {
-            volumes.push((host, path));
-        }
+        volumes.extend(set_up_volume(config, id, revision, container, volume)?);
     }
     Ok(Root { rootfs, volumes })
 }
@@ -188,7 +203,7 @@ fn set_up_volume(
     revision: &RevisionId,
     container: &Container,
     volume: &Volume,
-) -> Result<Option<(PathBuf, String)>, RootError> {
+) -> Result<Option<VolumePlace>, RootError> {
     if let Some(disk) = &volume.disk {
         return Err(spec::SpecError::Disk {
             volume: volume.name.clone(),
@@ -196,13 +211,17 @@ fn set_up_volume(
         }
         .into());
     }
-    let Some(path) = &volume.path else {
+    if volume.name == spec::WRITABLE_LAYER {
         return Ok(None);
-    };
+    }
     let host =
         volume_folder(config, id, revision, container, volume.persistence).join(&volume.name);
     make_dir(&host, 0o755)?;
-    Ok(Some((host, path.clone())))
+    Ok(Some(VolumePlace {
+        name: volume.name.clone(),
+        host,
+        path: volume.path.clone(),
+    }))
 }
 
 fn volume_folder(
@@ -241,7 +260,7 @@ fn lay_over(
     over: &Path,
 ) -> Result<bool, RootError> {
     let points = match oci {
-        Some(oci) if read_only => spec::mount_points(container, oci),
+        Some(oci) if read_only => own::mount_points(container, oci),
         Some(_) | None => Vec::new(),
     };
     // An overlay without a writable layer needs two lower ones.
@@ -298,12 +317,12 @@ fn place(image: &Path, over: &Path, path: &str) -> Result<PathBuf, RootError> {
     Ok(over.join(inside))
 }
 
-/// Reads the bytes of an image configuration that is an object.
-pub(crate) fn read_image_config(config: &Config, object: ObjectId) -> Result<Vec<u8>, RootError> {
+/// Reads the bytes of a configuration that is an object.
+pub(crate) fn read_config(config: &Config, object: ObjectId) -> Result<Vec<u8>, RootError> {
     let path = config.object(object);
     let found = fs::metadata(&path).map_err(file("cannot read", &path))?;
-    if found.len() > IMAGE_CONFIG_BYTES_MAX {
-        return Err(RootError::ImageConfigTooLarge { object });
+    if found.len() > CONFIG_BYTES_MAX {
+        return Err(RootError::ConfigTooLarge { object });
     }
     fs::read(&path).map_err(file("cannot read", &path))
 }

@@ -195,6 +195,20 @@ pub fn oom_score_adjustment() -> i32 {
         .unwrap_or(0)
 }
 
+/// Capabilities that a process of this machine can have, one bit each: the bounding set of this one.
+pub fn capabilities_max() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let set = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
+    set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok())
+        .unwrap_or(0)
+}
+
+/// Release of the running kernel, as below `/lib/modules`.
+pub fn kernel_release() -> String {
+    let name = rustix::system::uname();
+    name.release().to_string_lossy().into_owned()
+}
+
 /// Moves the calling thread into a network name space (`/proc/<pid>/ns/net`). The thread must not be used for anything else after it.
 ///
 /// # Errors

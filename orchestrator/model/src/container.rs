@@ -299,6 +299,8 @@ pub struct Lxc {
     pub hostname: Option<String>,
     /// Whether it sees the host's kernel modules and firmware (`automodfw`).
     pub host_modules: bool,
+    /// Services of other containers without which it does not work (`services.required`), by name. They are not connected.
+    pub required_services: Vec<String>,
     /// Log settings.
     pub logs: Logs,
 }
@@ -527,6 +529,14 @@ pub struct Container {
 }
 
 impl Container {
+    /// Its log settings.
+    pub fn logs(&self) -> Logs {
+        match &self.kind {
+            Kind::Oci(oci) => oci.logs,
+            Kind::Lxc(lxc) => lxc.logs,
+        }
+    }
+
     /// Every object that must be there for this container to start.
     pub fn objects(&self) -> impl Iterator<Item = ObjectId> {
         let root = self.root.iter().map(|root| root.object);

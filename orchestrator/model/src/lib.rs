@@ -15,6 +15,7 @@ pub mod manifest;
 pub mod marker;
 pub mod metadata;
 pub mod progress;
+pub mod signal;
 pub mod time;
 pub mod usage;
 

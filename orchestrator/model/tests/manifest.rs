@@ -70,6 +70,7 @@ fn full_example() {
     assert!(lxc.config.is_some() && lxc.image_config.is_none() && lxc.host_modules);
     assert_eq!(lxc.root_name.as_deref(), Some("root.squashfs"));
     assert_eq!(lxc.hostname.as_deref(), Some("web"));
+    assert_eq!(lxc.required_services, ["netctl"]);
     assert!(web.root.as_ref().unwrap().verity.is_some());
     assert!(web.objects().any(|object| Some(object) == lxc.config));
     assert!(manifest.pools().contains_key("lan"));

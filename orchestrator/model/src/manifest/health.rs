@@ -6,14 +6,7 @@ use super::json::{Data, Node};
 use super::oci::read_command;
 use super::problems::{Reader, Shown, suggestion};
 use crate::container::{Health, Probe};
-use crate::limits;
-
-/// Linux signal names by number, 1 to 31.
-const SIGNALS: [&str; 31] = [
-    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
-    "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
-    "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
-];
+use crate::{limits, signal};
 
 /// Every field of `health`; the first four are questions.
 pub(super) const FIELDS: [&str; 8] = [
@@ -146,25 +139,12 @@ pub(super) fn read_signal<'a>(reader: &mut Reader<'a, '_>, node: &'a Node) -> Op
             .whole(node, 1, 64)
             .and_then(|number| u32::try_from(number).ok());
     };
-    let name = text.strip_prefix("SIG").unwrap_or(text);
-    if let Some(index) = SIGNALS.iter().position(|signal| *signal == name) {
-        return u32::try_from(index + 1).ok();
-    }
-    let real_time = |rest: &str| match rest {
-        "" => Some(34),
-        _ => rest
-            .strip_prefix('+')?
-            .parse::<u32>()
-            .ok()
-            .map(|plus| plus.saturating_add(34)),
-    };
-    let number = match name.strip_prefix("RTMIN") {
-        Some(rest) => real_time(rest),
-        None => name.parse().ok(),
-    };
-    let number = number.filter(|number| (1..=64).contains(number));
+    let number = signal::number(text);
     if number.is_none() {
-        let remedy = suggestion(name, SIGNALS.iter().copied());
+        let remedy = suggestion(
+            text.trim_start_matches("SIG"),
+            signal::NAMES.iter().copied(),
+        );
         reader.report(
             node,
             "unknown-signal",

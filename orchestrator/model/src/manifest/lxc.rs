@@ -51,8 +51,25 @@ pub(super) fn read(
         network,
         hostname,
         host_modules,
+        required_services: required_services(root),
         logs,
     })
+}
+
+/// A service is an object with a name, or the name alone.
+fn required_services(root: &Node) -> Vec<String> {
+    let required = root
+        .get("services")
+        .and_then(|services| services.get("required"));
+    let Some(Data::List(items)) = required.map(|node| &node.data) else {
+        return Vec::new();
+    };
+    let names = items.iter().take(limits::LIST_ITEMS_MAX);
+    let names = names.filter_map(|item| match &item.get("name").unwrap_or(item).data {
+        Data::Text(name) => Some(name.clone()),
+        Data::Null | Data::Bool(_) | Data::Number(_) | Data::List(_) | Data::Object(_) => None,
+    });
+    names.collect()
 }
 
 /// The configuration's key, and its object when it is there.

@@ -6,7 +6,6 @@
 )]
 
 mod claims;
-mod contract;
 mod device;
 mod figures;
 mod hostile;
