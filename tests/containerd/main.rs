@@ -4,6 +4,8 @@ mod callers;
 mod found_again;
 mod hostile;
 mod kills;
+mod pantavisor;
+mod pantavisor_containers;
 mod sick;
 mod sockets;
 mod updates;

@@ -350,6 +350,42 @@ impl Device {
             .and_then(|pid| u32::try_from(pid).ok())
     }
 
+    /// Runs a command inside a container that runs, and waits for its end.
+    ///
+    /// # Panics
+    /// When the container does not run, or runc cannot be started.
+    pub fn inside(&self, name: &str, command: &[&str]) -> std::process::Output {
+        let root = self.run_dir().join("runc/coxswain");
+        let entries = fs::read_dir(&root).expect("runc knows containers");
+        let id = entries
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .find(|id| {
+                id.rsplit_once('-')
+                    .is_some_and(|(container, _)| container == name)
+            });
+        Command::new("runc")
+            .arg("--root")
+            .arg(&root)
+            .arg("exec")
+            .arg(id.expect("the container runs"))
+            .args(command)
+            .stdin(Stdio::null())
+            .output()
+            .expect("runc is installed")
+    }
+
+    /// Ends the orchestrator with its containers, forgets what a reboot forgets, and starts it again.
+    ///
+    /// # Panics
+    /// When it does not end, or does not answer again.
+    pub fn reboot(&mut self) {
+        self.signal(rustix::process::Signal::INT);
+        self.wait_for_end(Duration::from_secs(40));
+        self.forget_boot_volumes();
+        self.spawn();
+        self.wait_until_it_answers();
+    }
+
     /// The running revision.
     pub fn running(&self) -> Option<String> {
         let status = self.socket.get("/status").ok()?.json();

@@ -26,6 +26,14 @@ pub fn sha256(bytes: &[u8]) -> String {
         .collect()
 }
 
+/// Any bytes as an object.
+pub fn object(bytes: &[u8]) -> Image {
+    Image {
+        bytes: bytes.to_vec(),
+        sha256: sha256(bytes),
+    }
+}
+
 /// Where cargo put the binaries that the tests run: `COXSWAIN_BIN_DIR`, or `target/release`.
 ///
 /// # Panics

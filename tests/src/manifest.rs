@@ -58,11 +58,46 @@ impl Manifest {
         self
     }
 
+    /// Adds a container as pvr makes it, with this `lxc.container.conf`; `run` is merged over what every container has.
+    #[must_use]
+    pub fn lxc(mut self, name: &str, image: &Image, conf: &Image, run: Value) -> Self {
+        let mut all = json!({
+            "#spec": "service-manifest-run@1",
+            "name": name,
+            "type": "lxc",
+            "config": "lxc.container.conf",
+            "root-volume": "root.squashfs",
+            "storage": {"lxc-overlay": {"persistence": "boot"}},
+            "volumes": [],
+            "stop-timeout": 2,
+            "auto_recovery": {"policy": "no"},
+        });
+        let object = all.as_object_mut().expect("an object");
+        for (key, value) in run.as_object().expect("run is an object") {
+            object.insert(key.clone(), value.clone());
+        }
+        self.keys
+            .insert(format!("{name}/root.squashfs"), json!(image.sha256));
+        self.keys
+            .insert(format!("{name}/lxc.container.conf"), json!(conf.sha256));
+        self.keys.insert(format!("{name}/run.json"), all);
+        self
+    }
+
     /// Sets any key.
     #[must_use]
     pub fn key(mut self, key: &str, value: Value) -> Self {
         self.keys.insert(key.to_owned(), value);
         self
+    }
+
+    /// A manifest by its text.
+    ///
+    /// # Panics
+    /// When it is no JSON object.
+    pub fn from_text(text: &str) -> Self {
+        let keys = serde_json::from_str(text).expect("a JSON object");
+        Self { keys }
     }
 
     /// The text.
