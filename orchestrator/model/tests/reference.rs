@@ -53,6 +53,9 @@ hexadecimal digits of its SHA-256) or inline JSON. The exact bytes are kept; dig
   auto_recovery, conditions, depends-on, health, stop-signal, stop-timeout. These hold at once, without a restart. Of
   `src.json` only `docker_config` counts, for containers of kind `lxc`; `build.json` and `*.docker-digest` do not.
 
+A container of kind `lxc` is described by `lxc.container.conf` too; which of its keys count, and how, says
+[lxc-keys.md](../containerd/lxc-keys.md). `dm:` before the root image needs `_dm/<image>.json`. `"persistence": "built-in"` is `boot` there.
+
 Stricter than Pantavisor: keys that are no clean paths, values that are neither, references to keys that are not there, fields
 that are not known in an `oci` container. Different from it: `"policy": "no"` in `run.json` really switches recovery off, and a
 container without `auto_recovery` is restarted with pauses before anything happens to the device.

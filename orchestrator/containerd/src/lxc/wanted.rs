@@ -378,6 +378,7 @@ fn volume(
     // A folder of a volume may be mounted alone.
     let (first, rest) = name.split_once('/').unwrap_or((name, ""));
     match places.volumes.iter().find(|volume| volume.name == first) {
+        Some(volume) if rest.is_empty() => Ok(volume.host.clone()),
         Some(volume) => inside::resolve(&volume.host, Path::new(rest))
             .map(|rest| volume.host.join(rest))
             .map_err(|error| (error.to_string(), "name another path of the volume")),
