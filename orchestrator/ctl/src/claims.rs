@@ -120,7 +120,8 @@ mod tests {
             ID  CLIENT             PRIORITY   LEFT  GIVES WAY TO  PARTS
              1  container:hawkbit       100  2m05s  claim 2       *
              2  host                    100  2m05s                bsp container:web
-        "#]].assert_eq(&shown);
+        "#]]
+        .assert_eq(&shown);
         assert_eq!(
             sentence(&claim(1, "host:x", &["*"], Some(2)), "holds"),
             "claim 1 of host:x on * holds for 2m05s\nclaim 2 counts before it where both overlap\n"

@@ -118,7 +118,8 @@ fn mounts_in_order() {
         /var/lib bind …/var-lib rbind,rprivate,rw,nosuid,nodev
         /run/coxswain bind /run/sockets rbind,rprivate,ro,nosuid,nodev,noexec
         /pantavisor bind /run/sockets rbind,rprivate,ro,nosuid,nodev,noexec
-    "#]].assert_eq(&shown);
+    "#]]
+    .assert_eq(&shown);
     // The host's /dev takes the place of everything that would be below one of its own.
     let text = "lxc.mount.entry = /dev/ dev none bind,rw,create=dir 0 0";
     let all = mounts_of(text, &places).unwrap();
