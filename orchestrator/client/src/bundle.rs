@@ -123,6 +123,34 @@ impl Bundle {
         &self.manifest
     }
 
+    /// Sizes of the objects that it has, as its folder or archive tells them; their bytes are not read.
+    ///
+    /// # Errors
+    /// See [`BundleError`].
+    pub fn sizes(&self) -> Result<BTreeMap<ObjectId, u64>, BundleError> {
+        let needed = self.manifest.objects();
+        let mut sizes = BTreeMap::new();
+        match &self.folder {
+            Some(folder) => {
+                for object in needed.into_keys() {
+                    // What is not there has no size; installing says so.
+                    if let Ok(found) = std::fs::metadata(folder.join(object.to_string())) {
+                        sizes.insert(object, found.len());
+                    }
+                }
+            }
+            None => each_member(&self.path, |name, _, size| {
+                if let Some(Ok(object)) = name.strip_prefix("objects/").map(str::parse)
+                    && needed.contains_key(&object)
+                {
+                    sizes.insert(object, size);
+                }
+                Ok(Go::On)
+            })?,
+        }
+        Ok(sizes)
+    }
+
     /// Makes the wanted objects, each verified, available as files: those of a folder where they are, those of an archive
     /// unpacked into `scratch` (a folder that exists; removing it is the caller's).
     ///
@@ -194,7 +222,7 @@ impl Bundle {
         scratch: &Path,
         files: &mut BTreeMap<ObjectId, PathBuf>,
     ) -> Result<(), BundleError> {
-        each_member(&self.path, |name, member| {
+        each_member(&self.path, |name, member, _| {
             let object = name.strip_prefix("objects/").map(str::parse::<ObjectId>);
             let Some(Ok(object)) = object else {
                 return Ok(Go::On);
@@ -242,7 +270,7 @@ fn read_folder_manifest(path: &Path) -> Result<Vec<u8>, BundleError> {
 
 fn read_archive_manifest(path: &Path) -> Result<Vec<u8>, BundleError> {
     let mut manifest = None;
-    each_member(path, |name, member| {
+    each_member(path, |name, member, _| {
         if name != "json" {
             return Ok(Go::On);
         }
@@ -273,10 +301,10 @@ enum Go {
     Stop,
 }
 
-/// Calls `take` with name and bytes of each plain file of an archive.
+/// Calls `take` with name, bytes and size of each plain file of an archive.
 fn each_member(
     path: &Path,
-    mut take: impl FnMut(&str, &mut dyn Read) -> Result<Go, BundleError>,
+    mut take: impl FnMut(&str, &mut dyn Read, u64) -> Result<Go, BundleError>,
 ) -> Result<(), BundleError> {
     let unreadable = |source| BundleError::Read {
         path: path.to_owned(),
@@ -305,7 +333,8 @@ fn each_member(
         if count >= limits::BUNDLE_MEMBERS_MAX {
             return Err(too_large("100,000 members"));
         }
-        bytes = bytes.saturating_add(member.header().entry_size().map_err(unreadable)?);
+        let size = member.header().entry_size().map_err(unreadable)?;
+        bytes = bytes.saturating_add(size);
         if bytes > limits::BUNDLE_BYTES_MAX {
             return Err(too_large("64 GiB"));
         }
@@ -316,7 +345,7 @@ fn each_member(
         let Ok(name) = std::str::from_utf8(&name) else {
             continue;
         };
-        match take(name.strip_prefix("./").unwrap_or(name), &mut member)? {
+        match take(name.strip_prefix("./").unwrap_or(name), &mut member, size)? {
             Go::On => {}
             Go::Stop => break,
         }

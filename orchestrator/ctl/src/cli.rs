@@ -93,6 +93,15 @@ pub(crate) enum DeviceCommand {
     /// `json`) and `objects/`. Only objects that the device does not have are uploaded; an upload
     /// that was interrupted goes on where it ended.
     Install(InstallArgs),
+    /// Tell what running a revision would do, without doing any of it.
+    ///
+    /// What is named is a revision on the device, a bundle (.tgz), a folder with `manifest.json` and
+    /// `objects/`, or a file with a manifest alone. A file or folder of that name comes first.
+    Plan {
+        /// Revision, bundle, folder or manifest.
+        #[arg(value_name = "REVISION|FILE|DIR")]
+        what: PathBuf,
+    },
     /// Run a revision: try it, commit it when it holds its goals, else roll it back.
     Run(RunArgs),
     /// Give up the running trial, or go back to the revision that was committed before.

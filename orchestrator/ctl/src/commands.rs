@@ -16,7 +16,7 @@ use crate::cli::{
 };
 use crate::failure::{Exit, Failure};
 use crate::terminal::{Look, clean_lines, print, print_bytes};
-use crate::{claims, follow, generate, install, logs, screen};
+use crate::{claims, follow, generate, install, logs, plan, screen};
 
 /// Where the control socket is, first one first.
 const SOCKETS: [&str; 2] = ["/run/coxswain/control.sock", "/pantavisor/pv-ctrl"];
@@ -169,6 +169,7 @@ async fn dispatch(context: &Context, command: DeviceCommand) -> Result<Exit, Fai
         | DeviceCommand::Progress(args) => return follow::progress(context, args).await,
         DeviceCommand::Objects { command } => objects(context, command).await?,
         DeviceCommand::Install(args) => return install::install(context, args).await,
+        DeviceCommand::Plan { what } => plan::plan(context, what).await?,
         DeviceCommand::Run(args) => return follow::run(context, args).await,
         DeviceCommand::Rollback(args) => return follow::roll_back(context, args).await,
         DeviceCommand::Logs(args) => logs::logs(context, args).await?,

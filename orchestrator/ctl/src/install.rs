@@ -305,7 +305,7 @@ fn style() -> ProgressStyle {
     .expect("the template is a constant that a test renders")
 }
 
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Failure> {
     tokio::task::spawn_blocking(work)
