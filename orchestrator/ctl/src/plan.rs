@@ -447,7 +447,7 @@ mod tests {
 
                 Fetch      1 of 5 objects, 4.6 GiB
                 Space      4.6 GiB needed, only 2.7 GiB available: run `coxctl gc`
-                Time       all goals reached after up to 0.7s (by configured time-outs), committed after the next start
+                Time       all goals reached after up to 0.7s (by configured time-outs); not committed before the next start
                 Rollback   to locals/one while it is tried, to locals/one once it is committed
                 Signatures not checked: this version verifies none
 
