@@ -316,3 +316,32 @@ fn what_cannot_be_translated_is_refused_with_its_line() {
         assert!(failures.contains(words), "{failures}");
     }
 }
+
+/// The ways in which pvr gives a container the host's devices, or keeps it from them.
+#[test]
+fn devices_of_the_host() {
+    needs_containers!();
+    let image = image("");
+    let device = start(
+        &image,
+        "lxc.mount.entry = /dev/ dev none bind,rw,create=dir 0 0\nlxc.mount.entry = / host none bind,ro,create=dir 0 0",
+        json!({}),
+    );
+    let host = std::os::unix::fs::MetadataExt::dev(&fs::metadata("/dev").expect("/dev is there"));
+    assert_eq!(says(&device, "busybox stat -c %d /dev"), host.to_string());
+    says(
+        &device,
+        "test -c /dev/kmsg && test -c /dev/pts/ptmx && test -d /host/proc && echo x > /dev/null",
+    );
+    drop(device);
+    let device = start(&image, "lxc.autodev = 0", json!({}));
+    says(
+        &device,
+        "! busybox grep -q ' /dev tmpfs' /proc/mounts && echo x > /dev/null",
+    );
+    drop(device);
+    let script = "busybox mknod /mem c 1 1 && busybox mknod /zero c 1 5 && busybox head -c 1 /zero | busybox wc -c && ! busybox head -c 1 /mem";
+    let listed = "lxc.cgroup.devices.deny = a\nlxc.cgroup.devices.allow = c *:* m";
+    let device = start(&image, listed, json!({}));
+    assert_eq!(says(&device, script), "1");
+}

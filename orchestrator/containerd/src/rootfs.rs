@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use linux::mounts::{self, MountError};
+use linux::mounts::{self, MountError, Nodes};
 use model::container::{ImageFormat, Kind, Oci, Overlay, Persistence, RootVolume, Volume};
 use model::{Container, ObjectId, RevisionId};
 
@@ -177,8 +177,13 @@ pub(crate) fn set_up(
         } else {
             vec![&image]
         };
+        // Pantavisor's containers may have their devices in the image; device rules say which they may use.
+        let nodes = match &container.kind {
+            Kind::Oci(_) => Nodes::Dead,
+            Kind::Lxc(_) => Nodes::Work,
+        };
         match layer {
-            None => mounts::mount_overlay(&lower, None, &rootfs)?,
+            None => mounts::mount_overlay(&lower, None, nodes, &rootfs)?,
             Some(persistence) => {
                 let kept = volume_folder(config, id, revision, container, persistence)
                     .join(spec::WRITABLE_LAYER);
@@ -186,7 +191,7 @@ pub(crate) fn set_up(
                 make_dir(&upper, 0o755)?;
                 make_dir(&work, 0o755)?;
                 like_the_image(&image, &upper)?;
-                mounts::mount_overlay(&lower, Some((&upper, &work)), &rootfs)?;
+                mounts::mount_overlay(&lower, Some((&upper, &work)), nodes, &rootfs)?;
             }
         }
     }

@@ -90,6 +90,15 @@ pub fn mount_image(image: &Path, file_system: &str, target: &Path) -> Result<(),
     })
 }
 
+/// What device nodes on a file system are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Nodes {
+    /// Devices, for who may use them.
+    Work,
+    /// Nothing but names.
+    Dead,
+}
+
 /// Mounts an overlay: `lower` from top to bottom, and a writable layer when `upper` (upper, work) is given.
 ///
 /// # Errors
@@ -97,6 +106,7 @@ pub fn mount_image(image: &Path, file_system: &str, target: &Path) -> Result<(),
 pub fn mount_overlay(
     lower: &[&Path],
     upper: Option<(&Path, &Path)>,
+    nodes: Nodes,
     target: &Path,
 ) -> Result<(), MountError> {
     let mut options = b"lowerdir=".to_vec();
@@ -117,9 +127,13 @@ pub fn mount_overlay(
             target: target.to_owned(),
         });
     }
-    let flags = match upper {
-        Some(_) => MountFlags::NODEV,
-        None => MountFlags::NODEV | MountFlags::RDONLY,
+    let access = match upper {
+        Some(_) => MountFlags::empty(),
+        None => MountFlags::RDONLY,
+    };
+    let flags = match nodes {
+        Nodes::Work => access,
+        Nodes::Dead => access | MountFlags::NODEV,
     };
     let options =
         CString::new(options).map_err(|_| failed("overlay".to_owned(), target, Errno::INVAL))?;
