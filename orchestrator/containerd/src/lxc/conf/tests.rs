@@ -301,3 +301,37 @@ fn limits() {
         [("core", (u64::MAX, u64::MAX)), ("nofile", (10, 20))]
     );
 }
+
+proptest::proptest! {
+    /// Whatever is in the file, it is read or refused, and each refusal is of a line that is there.
+    #[test]
+    fn any_text_is_read_or_refused(
+        lines in proptest::collection::vec(
+            (proptest::sample::select(&KEYS[..]), "[ -~é\\t]{0,24}", proptest::bool::ANY),
+            0..12,
+        ),
+    ) {
+        let text: String = lines
+            .iter()
+            .map(|(key, value, is_plain)| {
+                let name = if *is_plain { written(key.name) } else { key.name.replace('*', value) };
+                format!("{name} = {value}\n")
+            })
+            .collect();
+        match Conf::read(text.as_bytes(), ABOUT) {
+            Ok(conf) => proptest::prop_assert!(!conf.init.is_empty()),
+            Err(problems) => {
+                proptest::prop_assert!(!problems.kept().is_empty());
+                for refused in problems.kept() {
+                    proptest::prop_assert!((1..=lines.len()).contains(&refused.line), "{}", refused);
+                    proptest::prop_assert!(!refused.detail.is_empty() && !refused.remedy.is_empty());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn any_bytes_do_no_harm(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..512)) {
+        drop(Conf::read(&bytes, ABOUT));
+    }
+}
