@@ -459,3 +459,96 @@ fn claims_hold_between_containers_and_end_with_their_lease() {
         (answer.status == 200).then_some(())
     });
 }
+
+/// Names in a folder as a process in a container sees it.
+fn seen(pid: u32, folder: &str) -> Vec<String> {
+    let folder = format!("/proc/{pid}/root/{folder}");
+    let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{folder}: {error}"));
+    let mut names: Vec<_> = entries
+        .map(|entry| {
+            let name = entry.expect("an entry").file_name();
+            name.into_string().expect("UTF-8")
+        })
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn each_role_sees_its_part_of_the_device_and_can_write_none_of_it() {
+    needs_containers!();
+    let device = device(
+        &[],
+        &[
+            ("boss", Some(&["mgmt"])),
+            ("watcher", Some(&["monitor"])),
+            ("plain", Some(&[])),
+            ("silent", None),
+        ],
+    );
+    let pid = |name| device.container_pid(name).expect("it runs");
+    let put = |key: &str, value: &str| {
+        let answer = device
+            .socket
+            .put(&format!("/user-meta/{key}"), value.as_bytes());
+        assert_eq!(answer.expect("an answer").status, 200);
+    };
+    put("plain.port", "80");
+    put("boss.port", "81");
+    put("shared", "x");
+    let own = format!("/proc/{}/root/pantavisor/user-meta/port", pid("plain"));
+    for value in ["80", "82"] {
+        put("plain.port", value);
+        device.wait("it sees its own value", Duration::from_secs(10), || {
+            let text = fs::read_to_string(&own).ok()?;
+            (text == value).then_some(())
+        });
+    }
+    device.wait("all values are there", Duration::from_secs(10), || {
+        (seen(pid("boss"), "pantavisor/user-meta").len() == 3).then_some(())
+    });
+    for (name, all) in [
+        ("boss", true),
+        ("watcher", true),
+        ("plain", false),
+        ("silent", false),
+    ] {
+        let pid = pid(name);
+        let below = |folder: &str| seen(pid, &format!("pantavisor/{folder}"));
+        for link in ["control.sock", "pv-ctrl"] {
+            let path = format!("/proc/{pid}/root/pantavisor/{link}");
+            assert!(fs::symlink_metadata(&path).is_ok(), "{name}: {link}");
+            assert!(seen(pid, "run/coxswain").contains(&link.to_owned()));
+        }
+        let user = below("user-meta");
+        let logs = below("logs");
+        if all {
+            assert_eq!(user, ["boss.port", "plain.port", "shared"], "{name}");
+            assert!(below("device-meta").contains(&"pantavisor.revision".to_owned()));
+            assert!(
+                below("logs/locals/one").contains(&"plain".to_owned()),
+                "{logs:?}"
+            );
+        } else {
+            let expected: &[&str] = if name == "plain" { &["port"] } else { &[] };
+            assert_eq!(user, expected, "{name}");
+            assert_eq!(below("device-meta"), Vec::<String>::new(), "{name}");
+            assert!(!logs.contains(&"locals".to_owned()), "{name}: {logs:?}");
+        }
+        for folder in ["", "user-meta/", "device-meta/", "logs/"] {
+            let path = format!("/proc/{pid}/root/pantavisor/{folder}new");
+            let error = fs::write(&path, "x").expect_err("it is read-only");
+            assert_eq!(
+                error.kind(),
+                std::io::ErrorKind::ReadOnlyFilesystem,
+                "{path}"
+            );
+        }
+    }
+    // Nothing of it is open to users of the host.
+    let meta = fs::metadata(device.run_dir().join("meta")).expect("the folder of metadata");
+    assert_eq!(
+        std::os::unix::fs::PermissionsExt::mode(&meta.permissions()) & 0o777,
+        0o700
+    );
+}

@@ -20,6 +20,8 @@ pub struct Config {
     pub sockets_dir: PathBuf,
     /// Control group above all containers, absolute (`/coxswain`). One namespace of containerd, one group.
     pub cgroup_parent: String,
+    /// Whether a container whose manifest says nothing about roles sees what one with the role `mgmt` sees.
+    pub default_role_mgmt: bool,
     /// Whether the containers of a group share one shim: saves about 4 MB for each further container, but one
     /// killed shim takes its whole group down.
     pub share_shims: bool,
@@ -84,6 +86,7 @@ impl Config {
             storage,
             run_dir,
             cgroup_parent: "/coxswain".to_owned(),
+            default_role_mgmt: false,
             share_shims: false,
         }
     }
@@ -106,6 +109,11 @@ impl Config {
 
     pub(crate) fn instance(&self, id: &str) -> PathBuf {
         self.instances().join(id)
+    }
+
+    /// Metadata as files, written by the daemon for containers to see.
+    pub fn meta(&self) -> PathBuf {
+        self.run_dir.join("meta")
     }
 
     /// One tmpfs for everything that lasts until the next boot.

@@ -27,6 +27,7 @@ mod removal;
 mod rootfs;
 mod runtime;
 mod seccomp;
+mod sees;
 mod setup;
 mod spec;
 mod supervise;

@@ -14,7 +14,7 @@ use model::container::{ImageFormat, Kind, Oci, Overlay, Persistence, RootVolume,
 use model::{Container, ObjectId, RevisionId};
 
 use crate::config::Config;
-use crate::{inside, own, spec};
+use crate::{inside, own, sees, spec};
 
 /// Bytes of a configuration that is an object and is read.
 const CONFIG_BYTES_MAX: u64 = 4 << 20;
@@ -91,8 +91,12 @@ pub(crate) fn prepare_run_dir(config: &Config) -> Result<(), RootError> {
         (config.boot(), 0o700),
         (config.runc_root(), 0o700),
         (config.sockets_dir.clone(), 0o755),
+        (config.meta(), 0o700),
     ] {
         make_dir(&path, mode)?;
+    }
+    for point in sees::POINTS {
+        make_dir(&config.sockets_dir.join(point), 0o755)?;
     }
     let boot = config.boot();
     if !mounts::is_mount_point(&boot)? {

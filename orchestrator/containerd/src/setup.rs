@@ -13,6 +13,7 @@ use crate::own;
 use crate::record::{Phase, Record};
 use crate::rootfs::{self, RootError};
 use crate::runtime::Shared;
+use crate::sees;
 use crate::spec::{self, Described, Places, SpecError};
 
 /// Sets up an instance that is only to be mounted.
@@ -32,11 +33,15 @@ pub(crate) fn to_run(shared: &Shared, id: &str, spec: &StartSpec) -> Result<Desc
         return Err(RootError::NoRoot.into());
     }
     let cgroup = config.cgroup(id);
+    let sees = sees::folders(config, &spec.revision, container).map_err(|error| {
+        Failure::Other(format!("cannot make a folder for what it sees: {error}"))
+    })?;
     let places = Places {
         rootfs: &root.rootfs,
         storage: &config.storage,
         cgroup: &cgroup,
         sockets: &config.sockets_dir,
+        sees: &sees,
         volumes: &root.volumes,
         shim_group: config.share_shims.then(|| container.group.to_string()),
     };

@@ -8,7 +8,7 @@ mod defaults;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use model::Container;
 use model::container::{Oci, Persistence};
@@ -18,6 +18,7 @@ pub(crate) use defaults::*;
 
 use crate::lxc;
 use crate::rootfs::VolumePlace;
+use crate::sees;
 use crate::user::{User, UserError};
 
 /// The volume that is the writable layer over the root image.
@@ -68,6 +69,8 @@ pub(crate) struct Places<'a> {
     pub(crate) storage: &'a Path,
     pub(crate) cgroup: &'a str,
     pub(crate) sockets: &'a Path,
+    /// What is mounted on each of `sees::POINTS`.
+    pub(crate) sees: &'a [PathBuf],
     /// Every volume but the writable layer.
     pub(crate) volumes: &'a [VolumePlace],
     /// Containers with the same one share a shim.
@@ -274,12 +277,22 @@ pub(crate) fn shared_memory() -> Mounted {
     Mounted::new("/dev/shm", "tmpfs", "shm", &options)
 }
 
-/// The control socket, under both its names.
+/// The control socket, under both its names, and what the container sees of the device below the second one.
 pub(crate) fn sockets(places: &Places<'_>) -> impl Iterator<Item = Mounted> {
-    ["/run/coxswain", "/pantavisor"].into_iter().map(|folder| {
+    let shown = |folder: &Path, target: &str| {
         let options = ["ro", "nosuid", "nodev", "noexec"];
-        Mounted::bind(places.sockets, folder, &options)
-    })
+        Mounted::bind(folder, target, &options)
+    };
+    ["/run/coxswain", "/pantavisor"]
+        .into_iter()
+        .map(move |target| shown(places.sockets, target))
+        .chain(
+            places
+                .sees
+                .iter()
+                .zip(sees::POINTS)
+                .map(move |(folder, point)| shown(folder, &format!("/pantavisor/{point}"))),
+        )
 }
 
 /// Whether the writable layer of a container is wanted, and how long it is kept.

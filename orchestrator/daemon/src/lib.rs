@@ -10,6 +10,7 @@ mod figures;
 mod identify;
 mod jobs;
 mod machine;
+mod meta_files;
 mod power;
 mod run;
 mod service;

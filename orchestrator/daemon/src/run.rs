@@ -28,6 +28,7 @@ use crate::figures::KernelFigures;
 use crate::identify::ByPlace;
 use crate::jobs::Worker;
 use crate::machine::{Drivers, Host};
+use crate::meta_files;
 use crate::power::ProcessPower;
 use crate::service::{NoBootloader, NoWatchdog};
 use crate::shown::{ShownSettings, with_user_meta};
@@ -159,7 +160,7 @@ fn bring_up(
     });
 
     let adapter = containerd_config(config, &storage, run_dir);
-    let sockets_dir = adapter.sockets_dir.clone();
+    let (sockets_dir, meta) = (adapter.sockets_dir.clone(), adapter.meta());
     let sender = events.clone();
     let runtime = ContainerdRuntime::start(adapter, tokio.handle(), move |event| {
         sender.send(Event::Runtime(event)).ok();
@@ -196,6 +197,10 @@ fn bring_up(
     };
     let store = opened.store.clone();
     let device = Device::new(opened, ports, settings(config), handle.clone());
+    let _files = meta_files::follow(meta, &handle).map_err(|source| RunError::Start {
+        what: "the thread that shows metadata to containers",
+        source,
+    })?;
     let _registration = follow_user_meta(config, &handle, events.clone());
 
     let (ended, end) = oneshot::channel();
@@ -355,6 +360,7 @@ fn settings(config: &Config) -> Settings {
 
 fn containerd_config(config: &Config, storage: &Path, run_dir: &Path) -> containerd::Config {
     let mut adapter = containerd::Config::new(storage.to_owned(), run_dir.to_owned());
+    adapter.default_role_mgmt = config.flag("pantavisor-default-roles");
     adapter.namespace = config.text("containerd-namespace").to_owned();
     adapter.address = match config.text("containerd") {
         "spawn" => Address::Spawn(Spawn {

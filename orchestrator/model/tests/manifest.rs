@@ -100,7 +100,7 @@ fn fingerprint_counts_what_the_process_sees() {
     let base = fingerprint("", "");
     for same in [
         fingerprint(r#","group":"one""#, ""),
-        fingerprint(r#","status_goal":"READY","roles":["mgmt"]"#, ""),
+        fingerprint(r#","status_goal":"READY""#, ""),
         fingerprint(
             r#","auto_recovery":{"policy":"always"},"depends-on":["db"]"#,
             "",
@@ -121,7 +121,11 @@ fn fingerprint_counts_what_the_process_sees() {
     ] {
         assert_eq!(same, base);
     }
-    let mut seen = std::collections::BTreeSet::from([base]);
+    // A right on the socket holds at once; what is mounted for it, from the next start on.
+    let with = |roles: &str| fingerprint(&format!(r#","roles":{roles}"#), "");
+    assert_eq!(with(r#"["mgmt"]"#), with(r#"["monitor","mgmt"]"#));
+    let mut seen = std::collections::BTreeSet::from([base, with("[]"), with(r#"["mgmt"]"#)]);
+    assert_eq!(seen.len(), 3);
     for other in [
         fingerprint(r#","env":["A=1"]"#, ""),
         fingerprint(r#","env":["A=2"]"#, ""),

@@ -49,7 +49,8 @@ hexadecimal digits of its SHA-256) or inline JSON. The exact bytes are kept; dig
   is there, the others `platform`.
 - `auto_recovery` is inherited as a whole from the group. Where neither has one: on-failure, 5 retries, 5 s, factor 2.
 - Two revisions share a running container when its *fingerprint* is equal. It counts the container's keys and values, its
-  `_config/`, its pool and disks, and of `run.json` all but: `#spec`, name, group, runlevel, status_goal, restart_policy, roles,
+  `_config/`, its pool and disks, and of `run.json` all but: `#spec`, name, group, runlevel, status_goal, restart_policy, roles (but for
+  whether it has `mgmt` or `monitor`, and sees by it all metadata and logs below `/pantavisor`),
   auto_recovery, conditions, depends-on, health, stop-signal, stop-timeout. These hold at once, without a restart. Of
   `src.json` only `docker_config` counts, for containers of kind `lxc`; `build.json` and `*.docker-digest` do not.
 

@@ -3,7 +3,7 @@
 //! Counted is what its processes see: its own keys, what `_config/` lays over its root file system, those fields of
 //! `run.json` that shape the process, and the definitions in `device.json` of the pools and disks that it uses.
 //! Not counted is what the orchestrator alone acts on and can apply to a process that runs: group, goal, order,
-//! recovery, roles, health, how it is stopped; and provenance, of which only `docker_config` in `src.json` can shape
+//! recovery, roles (but for what they let it see), health, how it is stopped; and provenance, of which only `docker_config` in `src.json` can shape
 //! the process of an lxc container.
 
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use sha2::Digest as _;
 
 use super::Value;
-use super::json::Node;
+use super::json::{Data, Node};
 use super::run::Context;
 use crate::container::Kind;
 use crate::{Key, ObjectId};
@@ -49,6 +49,9 @@ pub(super) fn of(context: &Context<'_>, run: &Node, kind: &Kind, uses: &[&str]) 
     parts.push("coxswain container 1");
     parts.push(context.name.as_str());
     parts.push(&run.canonical_without(&NOT_COUNTED));
+    if let Some(sees) = sees(run) {
+        parts.push(sees);
+    }
     for (key, value) in context.own_entries() {
         let Some((_, rest)) = key.split_first() else {
             continue;
@@ -67,6 +70,21 @@ pub(super) fn of(context: &Context<'_>, run: &Node, kind: &Kind, uses: &[&str]) 
         parts.push(definition);
     }
     ObjectId::from_digest(parts.0.finalize().into())
+}
+
+/// Of the roles only what the container gets to see of the device by them: that is mounted when it starts.
+fn sees(run: &Node) -> Option<&'static str> {
+    let Some(roles) = run.get("roles") else {
+        return Some("sees by default");
+    };
+    let Data::List(roles) = &roles.data else {
+        return None;
+    };
+    let all = roles.iter().any(|role| match &role.data {
+        Data::Text(role) => matches!(role.as_str(), "mgmt" | "monitor"),
+        Data::Null | Data::Bool(_) | Data::Number(_) | Data::List(_) | Data::Object(_) => false,
+    });
+    all.then_some("sees all")
 }
 
 /// SHA-256 over what belongs to no container, to no group and not to `bsp/`: disks, address pools, files of nobody. Signatures do not

@@ -90,6 +90,7 @@ fn mounts_in_order() {
         storage: &root.join("storage"),
         cgroup: "/coxswain/web",
         sockets: Path::new("/run/sockets"),
+        sees: &[],
         volumes: &volumes,
         shim_group: None,
     };
