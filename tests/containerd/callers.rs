@@ -380,7 +380,7 @@ fn receive(agent: &UnixStream) -> UnixStream {
         .expect("the agent lends");
     let lent: Option<OwnedFd> = control.drain().find_map(|message| match message {
         RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-        _ => None,
+        RecvAncillaryMessage::ScmCredentials(_) | _ => None,
     });
     UnixStream::from(lent.expect("the agent lends a connection"))
 }
