@@ -42,6 +42,8 @@ pub enum Call {
     PatchObject(ObjectId),
     /// `DELETE /objects/{sha256}`
     DeleteObject(ObjectId),
+    /// `GET /uploads`
+    ListUploads,
     /// `GET /steps`
     ListRevisions,
     /// `GET /steps/{rev}`

@@ -636,6 +636,8 @@ pub static ROUTES: &[Route] = &[
         .refuses(CLAIM_PROBLEMS),
     ours(Delete, "/claims/{id}", call::release_claim, "End a claim; root of the host may end any")
         .refuses(CLAIM_PROBLEMS),
+    ours(Get, "/uploads", |_| Ok(Call::ListUploads), "Uploads under way, and those that can be resumed")
+        .answers(Json(schema::<Vec<ours::Upload>>)),
     ours(Get, "/failures", |_| Ok(Call::ListFailures), "Failure records, newest first")
         .answers(Json(schema::<ours::Failures>)),
     ours(Get, "/failures/{id}", call::failure, "One failure record, whole")

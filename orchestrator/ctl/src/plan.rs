@@ -386,7 +386,9 @@ mod tests {
 
     #[test]
     fn in_place() {
-        check(&plan(|_| {}), &expect![[r#"
+        check(
+            &plan(|_| {}),
+            &expect![[r#"
             Plan of locals/two (manifest e3b0c44298fc), locals/one runs now
             In place: the machine goes on running
 
@@ -406,7 +408,8 @@ mod tests {
                  0.0s  stop old
                  0.3s  stop web
                  0.4s  start web
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]

@@ -55,6 +55,7 @@ pub(crate) async fn carry_out(
         Call::PutObject(object) => objects::put(asked, object).await,
         Call::PatchObject(object) => objects::patch(asked, object).await,
         Call::DeleteObject(object) => objects::delete(asked, object).await,
+        Call::ListUploads => objects::uploads(asked).await,
         Call::ListRevisions => revisions::list(asked).await,
         Call::GetRevision(revision) => revisions::manifest(asked, revision).await,
         Call::PutRevision(revision) => revisions::put(asked, revision).await,

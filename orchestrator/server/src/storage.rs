@@ -13,7 +13,7 @@ use store::disk::{Disk, ReadFile as _};
 use store::failures::FailureError;
 use store::objects::RemoveError;
 use store::revisions::RevisionError;
-use store::{Begun, Failed, Incoming, SpaceLeft, Store, UploadError};
+use store::{Begun, Failed, Incoming, Part, SpaceLeft, Store, UploadError};
 
 /// Why something that is there could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +57,12 @@ pub trait Upload: Send {
 
     /// Bytes that are there.
     fn written(&self) -> u64;
+
+    /// Leaves what has come as a part that can be resumed, durably; how many bytes that are.
+    ///
+    /// # Errors
+    /// The disk failed.
+    fn keep(self: Box<Self>) -> Result<u64, UploadError>;
 
     /// Makes it durable and gives it its name, if `digest` is that name.
     ///
@@ -114,6 +120,12 @@ pub trait Storage: Send + Sync + 'static {
     /// # Errors
     /// The disk failed.
     fn upload_offset(&self, object: &ObjectId) -> Result<Option<u64>, Failed>;
+
+    /// Everything of which a part is there, and what is being uploaded now.
+    ///
+    /// # Errors
+    /// The disk failed.
+    fn incoming(&self) -> Result<Vec<Part>, Failed>;
 
     /// Starts an upload, or, with an offset, goes on with one.
     ///
@@ -208,6 +220,10 @@ impl<D: Disk> Upload for Incoming<D> {
         Incoming::written(self)
     }
 
+    fn keep(self: Box<Self>) -> Result<u64, UploadError> {
+        Incoming::keep(*self)
+    }
+
     fn finish(self: Box<Self>, digest: ObjectId, now: Instant) -> Result<(), UploadError> {
         Incoming::finish(*self, digest, now)
     }
@@ -232,6 +248,10 @@ impl<D: Disk> Storage for Store<D> {
 
     fn upload_offset(&self, object: &ObjectId) -> Result<Option<u64>, Failed> {
         Store::upload_offset(self, object)
+    }
+
+    fn incoming(&self) -> Result<Vec<Part>, Failed> {
+        Store::incoming(self)
     }
 
     fn upload(

@@ -41,7 +41,7 @@ pub use metadata::{MetaError, MetaMap};
 pub use objects::{Hasher, RemoveError, Verdict};
 pub use open::Opened;
 pub use revisions::{NewRevision, RevisionEntry, RevisionError};
-pub use uploads::{Begun, HashedUpload, Incoming, UploadError};
+pub use uploads::{Begun, HashedUpload, Incoming, Part, UploadError};
 
 use crate::disk::{Disk, Space};
 

@@ -5,6 +5,8 @@
 //! *whole* part at the end finds out. Several uploads of one object may run at once: the first one has the resumable part, the others
 //! write to files of their own, and whoever ends first gives the object its name.
 
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,7 +16,7 @@ use model::{Instant, ObjectId};
 use crate::disk::{Disk, EntryKind, WriteFile as _};
 use crate::leases::Active;
 use crate::objects::{Hasher, Verdict, read_through};
-use crate::{Failed, Inner, Store, failed, is_full, layout, lock};
+use crate::{Failed, Inner, Store, absent, failed, is_full, layout, lock};
 
 /// Bytes after which write-back is started, so that the sync at the end is short.
 const WRITEBACK_BYTES: u64 = 8 << 20;
@@ -68,6 +70,19 @@ pub enum UploadError {
     /// The disk failed.
     #[error(transparent)]
     Disk(#[from] Failed),
+}
+
+/// An object of which something has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// Which.
+    pub object: ObjectId,
+    /// Bytes that are there.
+    pub bytes: u64,
+    /// Its size, when it is being uploaded by a client that has told it.
+    pub expected: Option<u64>,
+    /// Whether it is being uploaded now.
+    pub active: bool,
 }
 
 /// How an upload begins.
@@ -143,6 +158,33 @@ impl<D: Disk> Store<D> {
         self.inner.part_len(object)
     }
 
+    /// Parts that can be resumed, and what is being uploaded now, each with its bytes so far; by name.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn incoming(&self) -> Result<Vec<Part>, Failed> {
+        let mut parts = BTreeMap::new();
+        for object in self.inner.part_names()? {
+            // A part that has become an object meanwhile is none.
+            if let Some(bytes) = self.inner.part_len(&object)? {
+                parts.insert(object, (bytes, None, false));
+            }
+        }
+        for active in self.uploads() {
+            let known = parts.entry(active.object).or_insert((0, None, true));
+            *known = (known.0.max(active.written()), active.expected, true);
+        }
+        Ok(parts
+            .into_iter()
+            .map(|(object, (bytes, expected, active))| Part {
+                object,
+                bytes,
+                expected,
+                active,
+            })
+            .collect())
+    }
+
     /// The uploads that are under way.
     pub fn uploads(&self) -> Vec<Arc<Active>> {
         lock(&self.inner.objects).active().to_vec()
@@ -150,6 +192,18 @@ impl<D: Disk> Store<D> {
 }
 
 impl<D: Disk> Inner<D> {
+    /// Names of the parts; uploads that came second have files with longer names.
+    fn part_names(&self) -> Result<Vec<ObjectId>, Failed> {
+        let folder = Path::new(layout::INCOMING);
+        let mut names: Vec<ObjectId> = Vec::new();
+        let shown = self.disk.visit(folder, &mut |entry| {
+            names.extend(entry.name.parse::<ObjectId>().ok());
+            ControlFlow::Continue(())
+        });
+        absent(shown).map_err(failed("list", folder))?;
+        Ok(names)
+    }
+
     fn part_len(&self, object: &ObjectId) -> Result<Option<u64>, Failed> {
         let found = self.metadata_of(&layout::part(object))?;
         Ok(found
@@ -264,6 +318,22 @@ impl<D: Disk> Incoming<D> {
             until_writeback: WRITEBACK_BYTES,
             until_space_check: 0,
         }
+    }
+
+    /// Leaves what has come as a part that can be resumed, durably; how many bytes that are.
+    ///
+    /// # Errors
+    /// The disk failed; what is left of the part is not known before it is looked at.
+    pub fn keep(mut self) -> Result<u64, UploadError> {
+        let mut file = self.file.take().expect("it is open until finish");
+        if let Err(source) = file.sync() {
+            return Err(self.write_failed(source, self.written));
+        }
+        self.inner.sync_dir(Path::new(layout::INCOMING))?;
+        if self.at_drop == AtDrop::Keep {
+            self.at_drop = AtDrop::Nothing;
+        }
+        Ok(self.written)
     }
 
     /// What is being uploaded.

@@ -10,6 +10,20 @@ use model::{ContainerName, Goal, GroupName, ObjectId, RevisionId, Status};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// One entry of `GET /uploads`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Upload {
+    /// Name of the object.
+    #[schemars(with = "String")]
+    pub sha256: ObjectId,
+    /// Bytes that are there; where `PATCH /objects/{sha256}` goes on when it is not active.
+    pub bytes: u64,
+    /// Bytes of the whole object, when it is being uploaded by a client that has told it.
+    pub expected_bytes: Option<u64>,
+    /// Whether it is being uploaded now.
+    pub active: bool,
+}
+
 /// Answer of `GET /version`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Version {

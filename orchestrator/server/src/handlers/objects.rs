@@ -7,13 +7,14 @@ use std::collections::VecDeque;
 use std::io;
 use std::ops::ControlFlow;
 
+use api::messages::ours;
 use api::{Code, Problem};
 use bytes::{Bytes, BytesMut};
 use model::ObjectId;
 use store::Hasher;
 use tokio::sync::mpsc;
 
-use super::{Asked, body_problem};
+use super::{Asked, body_problem, to_json};
 use crate::http1::answer::{Answer, Body, JSON, OCTETS};
 use crate::limits;
 use crate::refusal;
@@ -167,6 +168,21 @@ fn bad_range(size: u64) -> Problem {
     )
 }
 
+/// How far uploads have come: those under way, and those that can be resumed.
+pub(super) async fn uploads(asked: &Asked<'_, '_>) -> Result<Answer, Problem> {
+    let parts = asked.read(|storage| storage.incoming()).await?;
+    let uploads: Vec<_> = parts
+        .into_iter()
+        .map(|part| ours::Upload {
+            sha256: part.object,
+            bytes: part.bytes,
+            expected_bytes: part.expected,
+            active: part.active,
+        })
+        .collect();
+    Ok(to_json(&uploads))
+}
+
 /// Size of a whole object, or how far an upload came.
 pub(super) async fn head(asked: &Asked<'_, '_>, object: ObjectId) -> Result<Answer, Problem> {
     let (size, offset) = asked
@@ -261,26 +277,21 @@ async fn receive(
     let written = writer.await.map_err(|_| cut_off())?;
     let (upload, digest) = written.map_err(|error| refusal::upload(&error))?;
     let whole = read.is_ok() && last;
-    let written = upload.written();
     let now = asked.shared.clock.now();
-    // Ending waits for the disk either way: an upload that is dropped makes its part durable.
+    // Ending waits for the disk either way: what is told to be there must be there after a power cut.
     let ended = tokio::task::spawn_blocking(move || {
         if whole {
-            upload.finish(digest, now)
+            upload.finish(digest, now).map(|()| None)
         } else {
-            Ok(())
+            upload.keep().map(Some)
         }
     });
-    ended
+    let kept = ended
         .await
         .map_err(|_| cut_off())?
         .map_err(|error| refusal::upload(&error))?;
     read?;
-    Ok(if last {
-        Answer::done()
-    } else {
-        incomplete(written)
-    })
+    Ok(kept.map_or_else(Answer::done, incomplete))
 }
 
 /// Writes and hashes until the last piece. Pieces go to the disk here and are hashed in a second thread, so that the slower of both

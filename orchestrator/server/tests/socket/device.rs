@@ -19,6 +19,7 @@ use device::plan::update::{Fate, Fated, Reason, Rehearsal, Way};
 use device::ports::Clock;
 use linux::disk::LinuxDisk;
 use model::container::{BackoffPolicy, RecoveryPolicy, RestartPolicy};
+use model::failure::{Cause, Failure, Pressure};
 use model::manifest::Driver;
 use model::metadata::MetaKind;
 use model::progress::message;
@@ -116,6 +117,44 @@ impl Bench {
             running: Some(running),
             runtime: Some(runtime),
         }
+    }
+
+    /// Installs the factory's manifest under another name.
+    pub(crate) fn keep(&self, revision: &str) {
+        let progress = Progress::new(State::New, message::READY_TO_RUN, 0);
+        self.store
+            .put_revision(NewRevision {
+                revision: &revision.parse().unwrap(),
+                manifest: FACTORY.as_bytes(),
+                progress: &progress,
+                commit_message: None,
+            })
+            .unwrap();
+    }
+
+    /// Leaves a failure record, the first one.
+    pub(crate) fn fail_once(&self) {
+        let failure = Failure {
+            version: 1,
+            id: 1,
+            revision: "locals/kept".parse().unwrap(),
+            manifest: Some(ObjectId::of(FACTORY.as_bytes())),
+            rolled_back_to: Some(RevisionId::factory()),
+            container: Some("web".parse().unwrap()),
+            cause: Cause::GoalNotReached {
+                goal: Goal::Ready,
+                status: Status::Started,
+                timeout_s: 30,
+                probe: None,
+            },
+            message: message::GOAL_NOT_REACHED.to_owned(),
+            time: WallTime(1_795_254_546_000),
+            tries: 1,
+            containers: Vec::new(),
+            log: vec!["last words".to_owned()],
+            pressure: Pressure::default(),
+        };
+        self.store.add_failure(&failure).unwrap();
     }
 
     /// Has the running revision name two drivers for `pvr-sdk`, whose modules are nowhere.
@@ -401,11 +440,15 @@ impl Keeper {
                     .map_err(|error| internal(&error))?;
             }
             Request::DeleteRevision(revision) => {
-                if view.running.as_ref() == Some(&revision) {
-                    return Err(Refusal::RevisionInUse {
-                        revision,
-                        why: "the running revision",
-                    });
+                let why = if view.running.as_ref() == Some(&revision) {
+                    Some("the running revision")
+                } else if revision.is_factory() {
+                    Some("the factory revision")
+                } else {
+                    None
+                };
+                if let Some(why) = why {
+                    return Err(Refusal::RevisionInUse { revision, why });
                 }
                 if !self
                     .store

@@ -6,6 +6,7 @@
 )]
 
 mod claims;
+mod contract;
 mod device;
 mod figures;
 mod hostile;

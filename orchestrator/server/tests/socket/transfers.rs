@@ -99,6 +99,69 @@ fn curl_uploads_and_downloads_as_pvcontrol_does() {
     }
 }
 
+/// SHA-256 of so many zero bytes, by `head -c BYTES /dev/zero | sha256sum`.
+const ZEROS: [(u64, &str); 4] = [
+    (
+        1 << 10,
+        "5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef",
+    ),
+    (
+        1 << 20,
+        "30e14955ebf1352266dc2ff8067e68104607e750abb9d3b36582b8af909fcb58",
+    ),
+    (
+        64 << 20,
+        "3b6a07d0d404fab4e23b6d34bc6696a6a312dd92821332385e5af7c01c421351",
+    ),
+    (
+        1 << 30,
+        "49bc20df15e412a64472421e13fe86ff1c5165e18b2afccf160d4dc19fe68a14",
+    ),
+];
+
+/// As pvcontrol sends objects, up to a gibibyte: `Transfer-Encoding: identity` beside a length, and a wait for `100 Continue`.
+#[test]
+fn curl_uploads_up_to_a_gibibyte() {
+    let bench = Bench::start();
+    let file = bench.folder.join("zeros");
+    let zeros = std::fs::File::create(&file).unwrap();
+    for (length, object) in ZEROS {
+        zeros.set_len(length).unwrap();
+        let url = format!("http://localhost/objects/{object}");
+        let sent = [
+            "-T",
+            file.to_str().unwrap(),
+            "-H",
+            "Transfer-Encoding: identity",
+            "-H",
+            "Expect: 100-continue",
+            "-H",
+            "Content-Type: application/octet-stream",
+            // Longer than the test takes: a server that does not say 100 is found out.
+            "--expect100-timeout",
+            "50",
+            &url,
+        ];
+        assert_eq!(curl(&bench.socket, &sent), (200, Vec::new()), "{length}");
+        let (code, size) = curl(
+            &bench.socket,
+            &[
+                "-o",
+                "/dev/null",
+                "-w",
+                "%{size_download}\n%{http_code}",
+                &url,
+            ],
+        );
+        assert_eq!((code, size), (200, length.to_string().into_bytes()));
+        // Room for the next one.
+        assert_eq!(
+            send(&bench.socket, "DELETE", &format!("/objects/{object}"), b"").status(),
+            200
+        );
+    }
+}
+
 #[test]
 fn curl_is_told_of_a_wrong_hash_and_a_wrong_name() {
     let bench = Bench::start();
@@ -186,12 +249,25 @@ fn an_interrupted_upload_is_resumed_by_offset() {
         line.answer(true).unwrap()
     };
     assert_eq!(head().status(), 404);
+    let uploads = || get(&bench.socket, "/uploads").text().to_owned();
+    let shown = |bytes: u64, expected: &str, active: bool| {
+        format!(
+            r#"[{{"sha256":"{object}","bytes":{bytes},"expected_bytes":{expected},"active":{active}}}]"#
+        )
+    };
+    assert_eq!(uploads(), "[]");
     {
         let mut line = Line::open(&bench.socket);
         line.send(format!(
             "PUT {target} HTTP/1.1\r\nContent-Length: 3000000\r\n\r\n"
         ));
         line.send(&content[..1_000_000]);
+        // Its progress is seen while it comes.
+        let expected = shown(1_000_000, "3000000", true);
+        let since = Instant::now();
+        while uploads() != expected {
+            assert!(since.elapsed() < Duration::from_secs(10), "{}", uploads());
+        }
         line.half_close();
         let got = line.answer(false).unwrap();
         assert_eq!(
@@ -199,6 +275,7 @@ fn an_interrupted_upload_is_resumed_by_offset() {
             (400, Some("body-incomplete"))
         );
     }
+    assert_eq!(uploads(), shown(1_000_000, "null", false));
     let got = head();
     assert_eq!(
         (got.status(), got.header("Upload-Offset")),
@@ -236,6 +313,7 @@ fn an_interrupted_upload_is_resumed_by_offset() {
         (204, Some("2000000"))
     );
     assert_eq!(patch("2000000", "?1", &content[2_000_000..]).status(), 200);
+    assert_eq!(uploads(), "[]");
     assert_eq!(get(&bench.socket, &target).body, content);
     let got = head();
     assert_eq!(
