@@ -4,7 +4,7 @@ use simulator::bugs::ALL;
 use simulator::scenarios::all;
 
 #[test]
-fn every_seeded_bug_is_noticed() {
+fn every_bug_of_a_device_is_noticed() {
     let scenarios = all();
     let mut missed = Vec::new();
     for seeded in &ALL {
