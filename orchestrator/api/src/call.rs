@@ -445,7 +445,9 @@ pub fn no_such_failure(id: impl std::fmt::Display) -> Problem {
 pub fn no_such_subject(name: impl std::fmt::Display) -> Problem {
     Problem::new(
         Code::NoSuchSubject,
-        format!("neither a container of the running revision nor a revision is called {name}"),
+        format!(
+            "neither a container or group of the running revision nor a revision is called {name}"
+        ),
     )
     .remedy("see GET /containers and GET /steps")
 }

@@ -2,11 +2,20 @@
 //!
 //! Pure: the same facts give the same words. The nearest cause comes first; causes of causes follow.
 
-use model::failure::{Cause, Failure};
-use model::{Goal, Progress, RevisionId, State, Status};
+use model::failure::{BadObject, Cause, Failure};
+use model::progress::message;
+use model::{Goal, Manifest, Progress, RevisionId, State, Status};
 
+use self::chain::Chain;
 use crate::call::Subject;
 use crate::messages::ours::{Condition, ContainerStatus, DeviceStatus, FailureSummary, Why};
+
+mod chain;
+#[cfg(test)]
+mod situations;
+
+/// Missing objects that are named; the others are counted.
+const MISSING_NAMED: usize = 3;
 
 /// What is known about a revision beyond the device's status.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,6 +24,12 @@ pub struct RevisionFacts<'a> {
     pub progress: Option<&'a Progress>,
     /// The newest failure record of it or of the same manifest.
     pub failure: Option<&'a Failure>,
+    /// Manifest of the running revision.
+    pub running: Option<&'a Manifest>,
+    /// Manifest of the revision itself.
+    pub manifest: Option<&'a Manifest>,
+    /// Objects that it needs and that are not there.
+    pub missing: &'a [BadObject],
 }
 
 /// What happened, without who: "ended with exit code 3 after 1 s".
@@ -101,8 +116,11 @@ pub fn explain(status: &DeviceStatus, facts: &RevisionFacts<'_>, subject: &Subje
             let container = status
                 .containers
                 .iter()
-                .find(|container| container.name == *name)?;
-            Some(container_why(status, container))
+                .find(|container| container.name == *name);
+            match container {
+                Some(container) => Some(container_why(status, facts, container)),
+                None => group_why(status, facts, name.as_str()),
+            }
         }
         Subject::Revision(revision) => revision_why(status, facts, revision),
     }
@@ -113,6 +131,7 @@ fn empty(subject: impl ToString, summary: String) -> Why {
         subject: subject.to_string(),
         summary,
         because: Vec::new(),
+        chain: Vec::new(),
         remedy: Vec::new(),
         failure: None,
         log: Vec::new(),
@@ -141,9 +160,7 @@ fn device(status: &DeviceStatus, facts: &RevisionFacts<'_>) -> Why {
         why.remedy
             .push("see that containerd runs; containers go on running meanwhile".to_owned());
     }
-    for container in status.containers.iter().filter(|container| !container.good) {
-        why.because.push(container_sentence(container));
-    }
+    below_goal(&mut why, status, facts.running);
     why.because.extend(status.notices.iter().cloned());
     if let Some(failure) = facts.failure {
         let what = failure_sentence(failure);
@@ -179,7 +196,27 @@ fn container_sentence(container: &ContainerStatus) -> String {
     )
 }
 
-fn container_why(status: &DeviceStatus, container: &ContainerStatus) -> Why {
+/// Adds the chain to what is told.
+fn add_chain(why: &mut Why, chain: Chain<'_>) {
+    let texts = chain.links.iter().map(|link| link.text.clone());
+    why.because.extend(texts);
+    why.chain.extend(chain.links);
+}
+
+/// Every container that is below its goal, with what it waits for.
+fn below_goal(why: &mut Why, status: &DeviceStatus, manifest: Option<&Manifest>) {
+    let mut chain = Chain::new(status, manifest);
+    for container in status.containers.iter().filter(|container| !container.good) {
+        chain.container(0, container);
+    }
+    add_chain(why, chain);
+}
+
+fn container_why(
+    status: &DeviceStatus,
+    facts: &RevisionFacts<'_>,
+    container: &ContainerStatus,
+) -> Why {
     let since = match container.uptime_s {
         Some(seconds) if container.pid.is_some() => format!(" since {seconds} s"),
         Some(_) | None => String::new(),
@@ -201,26 +238,10 @@ fn container_why(status: &DeviceStatus, container: &ContainerStatus) -> Why {
     if container.user_stopped {
         why.remedy.push(format!("coxctl start {}", container.name));
     }
-    if let Some(problem) = &container.health_problem {
-        why.because
-            .push(format!("its last failing health check said: {problem}"));
-    }
-    if let Some(code) = container.exit_code {
-        why.because.push(format!(
-            "its last run {}",
-            exit(code, container.out_of_memory)
-        ));
-    }
-    if container.retries > 0 {
-        let of = match container.max_retries {
-            0 => String::new(),
-            most => format!(" of {most}"),
-        };
-        why.because
-            .push(format!("{}{of} retries are used", container.retries));
-    }
+    let mut chain = Chain::new(status, facts.running);
+    chain.causes_of(0, container);
+    add_chain(&mut why, chain);
     if !container.good && !container.user_stopped {
-        waiting_for(status, container, &mut why);
         why.remedy.push(format!("coxctl logs {}", container.name));
     }
     if let Some(problem) = &status.runtime_problem {
@@ -230,30 +251,32 @@ fn container_why(status: &DeviceStatus, container: &ContainerStatus) -> Why {
     why
 }
 
-/// Follows "waits for …": everything before the container that has not reached its goal.
-fn waiting_for(status: &DeviceStatus, container: &ContainerStatus, why: &mut Why) {
-    if !matches!(
-        container.status,
-        Status::Blocked | Status::Installed | Status::None
-    ) {
-        return;
-    }
-    let Some(own) = status
+fn group_why(status: &DeviceStatus, facts: &RevisionFacts<'_>, name: &str) -> Option<Why> {
+    let group = status
         .groups
         .iter()
-        .position(|group| group.name == container.group)
-    else {
-        return;
-    };
-    for other in status.containers.iter().filter(|other| !other.good) {
-        let earlier = status.groups[..own]
-            .iter()
-            .any(|group| group.name == other.group);
-        let named = other.name != container.name && container.reason.contains(other.name.as_str());
-        if earlier || named {
-            why.because.push(container_sentence(other));
-        }
+        .find(|group| group.name.as_str() == name)?;
+    let members = || status.containers.iter().filter(|it| it.group == group.name);
+    let below: Vec<_> = members().filter(|it| !it.good).collect();
+    let all = members().count();
+    if below.is_empty() {
+        let summary = format!("group {name}: all {all} container(s) are as they should be");
+        return Some(empty(name, summary));
     }
+    let count = below.len();
+    let summary = format!(
+        "group {name} is {}: {count} of {all} container(s) are below their goals",
+        group.status
+    );
+    let mut why = empty(name, summary);
+    let mut chain = Chain::new(status, facts.running);
+    for container in below {
+        chain.container(0, container);
+    }
+    add_chain(&mut why, chain);
+    why.remedy
+        .push(format!("coxctl why CONTAINER, for one of group {name}"));
+    Some(why)
 }
 
 fn revision_why(
@@ -268,9 +291,7 @@ fn revision_why(
         .filter(|trial| trial.revision == *revision)
     {
         let mut why = empty(revision, trial_sentence(trial));
-        for container in status.containers.iter().filter(|container| !container.good) {
-            why.because.push(container_sentence(container));
-        }
+        below_goal(&mut why, status, facts.manifest.or(facts.running));
         return Some(why);
     }
     let Some(progress) = facts.progress else {
@@ -284,7 +305,10 @@ fn revision_why(
         }
         State::New => format!("{revision} is installed and was never run"),
         State::Queued | State::Downloading | State::InProgress | State::Testing => {
-            format!("{revision} is under way: {}", progress.message)
+            match status.trial.as_ref().map(|trial| &trial.revision) {
+                Some(other) => format!("{revision} waits until {other} has been tried"),
+                None => format!("{revision} is under way: {}", progress.message),
+            }
         }
         State::WontGo => format!(
             "{revision} was refused before anything was changed: {}",
@@ -294,9 +318,14 @@ fn revision_why(
     };
     let mut why = empty(revision, summary);
     match state {
-        State::New => why.remedy.push(format!("coxctl run {revision}")),
+        State::New => never_run(&mut why, facts, revision),
         State::Error | State::WontGo => {
+            if let Some(remedy) = refusal_remedy(&progress.message) {
+                why.remedy.push(remedy.to_owned());
+            }
+            missing_lines(&mut why, facts);
             if let Some(failure) = facts.failure {
+                memory_line(&mut why, facts, failure);
                 failure_lines(&mut why, failure, status);
             }
         }
@@ -308,6 +337,73 @@ fn revision_why(
         | State::Done => {}
     }
     Some(why)
+}
+
+/// Installed, and not asked for yet: what stands in the way of a run.
+fn never_run(why: &mut Why, facts: &RevisionFacts<'_>, revision: &RevisionId) {
+    missing_lines(why, facts);
+    match facts.failure {
+        Some(failure) => {
+            why.because.push(format!(
+                "the same manifest failed before as {} (failure {}): {}",
+                failure.revision,
+                failure.id,
+                failure_sentence(failure)
+            ));
+            why.failure = Some(failure.id);
+            why.remedy.push(format!("coxctl run --again {revision}"));
+        }
+        None => why.remedy.push(format!("coxctl run {revision}")),
+    }
+}
+
+fn missing_lines(why: &mut Why, facts: &RevisionFacts<'_>) {
+    for bad in facts.missing.iter().take(MISSING_NAMED) {
+        why.because.push(format!(
+            "object {} (needed by {}) is {}",
+            bad.object, bad.key, bad.problem
+        ));
+    }
+    if let Some(more) = facts.missing.len().checked_sub(MISSING_NAMED + 1) {
+        why.because.push(format!("and {} more objects", more + 1));
+    }
+    if !facts.missing.is_empty() {
+        why.remedy
+            .push("upload the missing objects: `coxctl install` does".to_owned());
+    }
+}
+
+/// What to do about a refusal, by the message that Pantavisor's clients know.
+fn refusal_remedy(text: &str) -> Option<&'static str> {
+    [
+        (
+            message::NOT_FOUND,
+            "install the revision, then run it again",
+        ),
+        (
+            message::BAD_FORMAT,
+            "correct the manifest: `coxctl plan FILE` tells every problem with its place",
+        ),
+        (
+            message::ABORTED,
+            "it was called off before it began: run it again",
+        ),
+    ]
+    .into_iter()
+    .find_map(|(known, remedy)| (known == text).then_some(remedy))
+}
+
+/// The limit that the container hit which failed the revision.
+fn memory_line(why: &mut Why, facts: &RevisionFacts<'_>, failure: &Failure) {
+    if let Cause::Exited {
+        out_of_memory: true,
+        ..
+    } = failure.cause
+        && let Some(name) = &failure.container
+    {
+        let spec = facts.manifest.and_then(|manifest| manifest.container(name));
+        why.because.push(chain::memory(name, spec));
+    }
 }
 
 fn error_summary(
@@ -402,7 +498,12 @@ mod tests {
     use model::progress::message;
     use model::{ObjectId, WallTime};
 
-    fn container(name: &str, group: &str, status: Status, goal: Goal) -> ContainerStatus {
+    pub(super) fn container(
+        name: &str,
+        group: &str,
+        status: Status,
+        goal: Goal,
+    ) -> ContainerStatus {
         ContainerStatus {
             name: name.parse().unwrap(),
             group: group.parse().unwrap(),
@@ -427,7 +528,7 @@ mod tests {
         }
     }
 
-    fn status() -> DeviceStatus {
+    pub(super) fn status() -> DeviceStatus {
         let group = |name: &str, status| GroupStatus {
             name: name.parse().unwrap(),
             goal: Goal::Started,
@@ -511,6 +612,9 @@ mod tests {
     const NOTHING: RevisionFacts<'static> = RevisionFacts {
         progress: None,
         failure: None,
+        running: None,
+        manifest: None,
+        missing: &[],
     };
 
     #[test]
@@ -525,6 +629,7 @@ mod tests {
         let facts = RevisionFacts {
             progress: Some(&error),
             failure: Some(&failure),
+            ..NOTHING
         };
         check(
             &status(),
@@ -615,7 +720,10 @@ mod tests {
             "web",
             &expect![[r#"
                 container web is BLOCKED and not READY: waits for group platform
+                  because: web waits for group platform
                   because: container db is RECOVERING and not STARTED: retry in 20 s after exit code 137
+                  because: the last run of db was ended by signal 9
+                  because: 3 of 5 retries of db are used
                   remedy: coxctl logs web
             "#]],
         );
@@ -625,8 +733,8 @@ mod tests {
             "db",
             &expect![[r#"
                 container db is RECOVERING and not STARTED: retry in 20 s after exit code 137
-                  because: its last run was ended by signal 9
-                  because: 3 of 5 retries are used
+                  because: the last run of db was ended by signal 9
+                  because: 3 of 5 retries of db are used
                   remedy: coxctl logs db
             "#]],
         );
@@ -637,7 +745,11 @@ mod tests {
             &expect![[r#"
                 something that should run does not; revision locals/two runs
                   because: container db is RECOVERING and not STARTED: retry in 20 s after exit code 137
+                  because: the last run of db was ended by signal 9
+                  because: 3 of 5 retries of db are used
                   because: container web is BLOCKED and not READY: waits for group platform
+                  because: web waits for group platform
+                  because: container db is RECOVERING and not STARTED: retry in 20 s after exit code 137
             "#]],
         );
     }
@@ -664,6 +776,7 @@ mod tests {
         let facts = RevisionFacts {
             progress: Some(&new),
             failure: None,
+            ..NOTHING
         };
         check(
             &status(),

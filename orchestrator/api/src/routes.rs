@@ -648,7 +648,7 @@ pub static ROUTES: &[Route] = &[
     ours(Get, "/why/locals/{name}", call::why_local, "Why a local revision is where it is, in words")
         .answers(Json(schema::<ours::Why>))
         .refuses(&[Code::NoSuchSubject]),
-    ours(Get, "/why/{subject}", call::why, "Why a container or a revision is where it is, in words")
+    ours(Get, "/why/{subject}", call::why, "Why a container, a group or a revision is where it is, in words")
         .answers(Json(schema::<ours::Why>))
         .refuses(&[Code::NoSuchSubject]),
     ours(Get, "/logs/{container}", call::logs, "What a container wrote")

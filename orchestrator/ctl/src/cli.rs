@@ -112,9 +112,9 @@ pub(crate) enum DeviceCommand {
     Logs(LogsArgs),
     /// Show what happened on the device.
     Events(EventsArgs),
-    /// Explain in words why the device, a container or a revision is where it is.
+    /// Explain in words why the device, a container, a group or a revision is where it is.
     Why {
-        /// Container or revision; the device when not given.
+        /// Container, group or revision; the device when not given.
         subject: Option<SubjectName>,
     },
     /// List failures, or show the record of one.

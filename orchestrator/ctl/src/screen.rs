@@ -371,6 +371,9 @@ pub(crate) fn event(event: &Event, look: &Look) -> String {
     )
 }
 
+/// Deeper links of a chain are not indented further.
+const WHY_DEPTH_MAX: u32 = 16;
+
 /// `coxctl why`.
 pub(crate) fn why(why: &Why, look: &Look) -> String {
     // The summary is a sentence that names its subject.
@@ -384,7 +387,19 @@ pub(crate) fn why(why: &Why, look: &Look) -> String {
             lines.push_str(&format!("  {}\n", clean(item)));
         }
     };
-    part("Because", &why.because);
+    let mut links = why.chain.iter().peekable();
+    let because: Vec<String> = why
+        .because
+        .iter()
+        .map(|line| {
+            // The chain is a part of these lines, in the same order; each of its links stands below what it is a cause of.
+            let link = links.next_if(|link| link.text == *line);
+            let depth = link.map_or(0, |link| link.depth.min(WHY_DEPTH_MAX));
+            let indent = "  ".repeat(usize::try_from(depth).unwrap_or(0));
+            format!("{indent}{line}")
+        })
+        .collect();
+    part("Because", &because);
     part("Last lines of its log", &why.log);
     part("What to do", &why.remedy);
     if let Some(id) = why.failure {
@@ -699,7 +714,7 @@ pub(crate) mod tests {
     fn explanations() {
         let answer: Why = parsed(
             r#"{"subject":"locals/three","summary":"locals/three was rolled back","because":["container web ended",
-                "exit code 3"],"remedy":["correct it"],"failure":7,"log":["panic \u001b[31m"]}"#,
+                "exit code 3"],"chain":[{"depth":0,"about":"web","text":"container web ended"},{"depth":1,"about":"web","text":"exit code 3"}],"remedy":["correct it"],"failure":7,"log":["panic \u001b[31m"]}"#,
         );
         check(
             Some(80),
@@ -709,7 +724,7 @@ pub(crate) mod tests {
 
                 Because
                   container web ended
-                  exit code 3
+                    exit code 3
 
                 Last lines of its log
                   panic \u{1b}[31m

@@ -209,6 +209,9 @@ pub struct Why {
     pub summary: String,
     /// The chain of causes, nearest first; each line is a sentence.
     pub because: Vec<String>,
+    /// The same chain with its shape: what is a cause of what.
+    #[serde(default)]
+    pub chain: Vec<WhyLink>,
     /// What a person can do about it.
     pub remedy: Vec<String>,
     /// Number of the failure record that this rests on.
@@ -265,6 +268,17 @@ pub struct Claim {
 
 /// Answer of `GET /claims`: by number.
 pub type Claims = Vec<Claim>;
+
+/// One cause in a chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct WhyLink {
+    /// A cause of the nearest link before it with a smaller number; 0 is a cause of the subject itself.
+    pub depth: u32,
+    /// The container, group or revision that it is about.
+    pub about: String,
+    /// In a sentence.
+    pub text: String,
+}
 
 /// Data of one event of `GET /events`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -9,10 +9,10 @@ use api::messages::ours::{Health, Version};
 use api::messages::pantavisor::{CommandBody, Op};
 use api::{Code, Problem, call};
 use device::handle::{Answer as Done, Command, Refusal, Request};
-use model::failure::Failure;
+use model::failure::{BadObject, Failure};
 use model::metadata::MetaKey;
 use model::usage::Usage;
-use model::{ObjectId, Progress, RevisionId};
+use model::{Manifest, ObjectId, Progress, RevisionId};
 
 use super::{Asked, text, to_json};
 use crate::http1::answer::{Answer, Body, JSON};
@@ -284,36 +284,82 @@ pub(super) async fn failure(asked: &Asked<'_, '_>, id: u64) -> Result<Answer, Pr
 struct Facts {
     progress: Option<Progress>,
     failure: Option<Failure>,
+    running: Option<Manifest>,
+    manifest: Option<Manifest>,
+    missing: Vec<BadObject>,
 }
 
-fn facts(storage: &dyn crate::Storage, subject: &Subject) -> Result<Facts, ReadError> {
+/// Missing objects that are looked for; more of them say no more.
+const MISSING_MAX: usize = 64;
+
+/// Objects of a manifest that are not there.
+fn missing(storage: &dyn crate::Storage, manifest: &Manifest) -> Result<Vec<BadObject>, ReadError> {
+    let mut missing = Vec::new();
+    for (object, key) in manifest.objects() {
+        if missing.len() < MISSING_MAX && storage.object_len(&object)?.is_none() {
+            missing.push(BadObject {
+                object,
+                key: key.to_string(),
+                problem: "missing".to_owned(),
+            });
+        }
+    }
+    Ok(missing)
+}
+
+fn facts(
+    storage: &dyn crate::Storage,
+    running: Option<&RevisionId>,
+    subject: &Subject,
+) -> Result<Facts, ReadError> {
+    let running = match running {
+        Some(running) => storage.manifest(running)?,
+        None => None,
+    };
+    let running = running.and_then(|bytes| Manifest::parse(&bytes).ok());
     let failures = storage.failures()?;
     let Subject::Revision(revision) = subject else {
         return Ok(Facts {
             progress: None,
             failure: failures.into_iter().next(),
+            running,
+            manifest: None,
+            missing: Vec::new(),
         });
     };
     let progress = storage.progress(revision)?;
-    let manifest = storage
-        .manifest(revision)?
-        .map(|bytes| ObjectId::of(&bytes));
+    let bytes = storage.manifest(revision)?;
+    let digest = bytes.as_deref().map(ObjectId::of);
+    let manifest = bytes.and_then(|bytes| Manifest::parse(&bytes).ok());
+    let missing = match &manifest {
+        Some(manifest) => missing(storage, manifest)?,
+        None => Vec::new(),
+    };
     let failure = failures.into_iter().find(|failure| {
-        failure.revision == *revision || (manifest.is_some() && failure.manifest == manifest)
+        failure.revision == *revision || (digest.is_some() && failure.manifest == digest)
     });
     Ok(Facts {
         progress: progress.and_then(|bytes| serde_json::from_slice(&bytes).ok()),
         failure,
+        running,
+        manifest,
+        missing,
     })
 }
 
 pub(super) async fn why(asked: &Asked<'_, '_>, subject: Subject) -> Result<Answer, Problem> {
     let status = whole_status(asked).await?;
     let about = subject.clone();
-    let facts = asked.read(move |storage| facts(storage, &about)).await?;
+    let running = status.running.clone();
+    let facts = asked
+        .read(move |storage| facts(storage, running.as_ref(), &about))
+        .await?;
     let known = RevisionFacts {
         progress: facts.progress.as_ref(),
         failure: facts.failure.as_ref(),
+        running: facts.running.as_ref(),
+        manifest: facts.manifest.as_ref(),
+        missing: &facts.missing,
     };
     let answer = explain::explain(&status, &known, &subject).or_else(|| {
         // A container may be called `5`, as a revision may.
