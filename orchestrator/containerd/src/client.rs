@@ -59,6 +59,16 @@ impl CallError {
         }
     }
 
+    /// Whether what is to be made is there already, for containerd or for the system calls that it makes.
+    pub(crate) fn is_in_the_way(&self) -> bool {
+        match self {
+            Self::Refused { code, message, .. } => {
+                *code == Code::AlreadyExists || message.contains("file exists")
+            }
+            Self::Lost { .. } => false,
+        }
+    }
+
     pub(crate) fn is_lost(&self) -> bool {
         match self {
             Self::Refused { .. } => false,

@@ -16,7 +16,7 @@ use tonic::Code;
 use crate::client::{CallError, Client, gone_is_fine};
 use crate::names::instance_id;
 use crate::record::{Phase, Record};
-use crate::removal::{Keep, remove, remove_surely};
+use crate::removal::{Keep, remove, remove_surely, remove_task};
 use crate::rootfs::{self, RootError};
 use crate::runtime::{Shared, Work};
 use crate::setup;
@@ -29,6 +29,9 @@ pub(crate) const SIGKILL: u32 = 9;
 const SIGPWR: u32 = 30;
 /// Pause before a question is asked again that containerd refused without a reason we know.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+/// How long what a killed predecessor asked for may be in the way.
+const REMNANT: Duration = Duration::from_secs(5);
 
 /// What is written beside a container in containerd's store.
 pub(crate) mod label {
@@ -122,11 +125,26 @@ async fn attempt_start(
             .config
             .console_log(&spec.revision, &spec.container.name),
     );
-    let pid = client.create_task(id, &log).await?;
+    let pid = create_task(&client, id, &log).await?;
     // Known before its first instruction: it may call us with it.
     set_running(shared, id, &spec.instance, pid);
     client.start(id, "").await?;
     Ok(pid)
+}
+
+/// A start that a killed predecessor asked for may be under way in containerd still, and be finished or undone only now.
+async fn create_task(client: &Client, id: &str, log: &str) -> Result<u32, CallError> {
+    let until = tokio::time::Instant::now() + REMNANT;
+    loop {
+        match client.create_task(id, log).await {
+            Err(error) if error.is_in_the_way() && tokio::time::Instant::now() < until => {
+                tracing::warn!(id, %error, "a start of before is in the way; it is removed");
+                remove_task(client, id).await?;
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+            other => return other,
+        }
+    }
 }
 
 fn set_running(shared: &Shared, id: &str, instance: &Instance, pid: u32) {

@@ -54,7 +54,7 @@ pub(crate) async fn remove(
 }
 
 /// Ends and deletes a task; `false` when containerd does not know it or cannot end it.
-async fn remove_task(client: &Client, id: &str) -> Result<bool, CallError> {
+pub(crate) async fn remove_task(client: &Client, id: &str) -> Result<bool, CallError> {
     match client.delete_task(id).await {
         Ok(()) => return Ok(true),
         Err(error) if error.is_lost() => return Err(error),
