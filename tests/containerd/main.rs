@@ -7,6 +7,7 @@ mod kills;
 mod machine;
 mod pantavisor;
 mod pantavisor_containers;
+mod plans;
 mod sick;
 mod sockets;
 mod updates;

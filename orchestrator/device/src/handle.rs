@@ -193,6 +193,12 @@ pub enum Refusal {
     /// The device has not read its storage yet.
     #[error("the device is still starting; try again in a moment")]
     NotReady,
+    /// The run time has not said yet what runs.
+    #[error(
+        "containerd has not said yet which containers run, so what an update would change is not known; try again in a moment; \
+         if this stays, runtime_problem in GET /status says why"
+    )]
+    NotListed,
     /// There is no such revision.
     #[error("there is no revision {0}; see GET /steps for those there are")]
     NoSuchRevision(RevisionId),

@@ -157,6 +157,9 @@ impl<W: World> Device<W> {
         let Some(update) = self.update() else {
             return Err(Refusal::NotReady);
         };
+        if !self.containers.is_listed() {
+            return Err(Refusal::NotListed);
+        }
         let rehearsal = rehearse(&Scene {
             now,
             containers: &self.containers,

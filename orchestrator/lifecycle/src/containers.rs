@@ -471,6 +471,19 @@ impl Containers {
             .is_some_and(|entry| entry.spec.is_some() && entry.reached())
     }
 
+    /// Whether the run time has said what runs since the start.
+    pub fn is_listed(&self) -> bool {
+        self.listed
+    }
+
+    /// Takes for granted that the run time answers again, and that what ran goes on.
+    pub(crate) fn assume_connected(&mut self, now: Instant) {
+        self.end_outage(now);
+        self.expected.clear();
+        self.commands
+            .retain(|command| !matches!(command, RuntimeCommand::List));
+    }
+
     /// Commands that were given and not answered yet.
     pub(crate) fn under_way(&self) -> (Vec<Instance>, Vec<Instance>) {
         let (mut starting, mut stopping) = (Vec::new(), Vec::new());

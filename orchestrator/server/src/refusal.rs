@@ -28,7 +28,7 @@ pub(crate) fn problem(refusal: Refusal) -> Problem {
                 "follow GET /steps/{trial}/progress, or send the command ROLLBACK"
             )),
         Refusal::ShuttingDown => new(Code::ShuttingDown).retry_after(MOMENT_RETRY_S),
-        Refusal::NotReady => new(Code::NotReady).retry_after(MOMENT_RETRY_S),
+        Refusal::NotReady | Refusal::NotListed => new(Code::NotReady).retry_after(MOMENT_RETRY_S),
         Refusal::NoSuchRevision(_) => new(Code::NoSuchRevision),
         Refusal::NoSuchContainer(_) => new(Code::NoSuchContainer).remedy("see GET /containers"),
         Refusal::SystemContainer(_) => new(Code::SystemContainer)

@@ -436,7 +436,7 @@ impl Containers {
     }
 
     /// What the outage took is not held against the goals, up to [`OUTAGE_MAX`], nor against health checks.
-    fn end_outage(&mut self, now: Instant) {
+    pub(super) fn end_outage(&mut self, now: Instant) {
         let Some(since) = self.away_since.take() else {
             return;
         };

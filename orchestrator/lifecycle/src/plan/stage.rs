@@ -101,6 +101,7 @@ impl<'a> Stage<'a> {
             ended: None,
             refused: None,
         };
+        stage.containers.assume_connected(now);
         let (starting, stopping) = containers.under_way();
         for instance in starting {
             let goal = running

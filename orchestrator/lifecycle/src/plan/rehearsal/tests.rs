@@ -287,6 +287,21 @@ fn by_reboot() {
 }
 
 #[test]
+fn a_run_time_that_is_away_comes_back() {
+    let mut rig = Rig::new(manifest(|_| {}));
+    let next = manifest(|it| it["web/run.json"]["env"] = json!(["A=1"]));
+    let there = rig.plan_of(&next, false).expect("not refused");
+    let reason = "killed".to_owned();
+    rig.containers
+        .handle(rig.now, RuntimeEvent::Disconnected { reason });
+    let away = rig.plan_of(&next, false).expect("not refused");
+    assert_eq!(away, there);
+    rig.containers.handle(rig.now, RuntimeEvent::Connected);
+    let back = rig.plan_of(&next, false).expect("not refused");
+    assert_eq!(back, there);
+}
+
+#[test]
 fn what_is_not_running_or_stopped_by_a_person() {
     let mut rig = Rig::new(manifest(|it| {
         it["web/run.json"]["auto_recovery"] = json!({"policy": "unless-stopped"});
