@@ -235,6 +235,38 @@ impl Client {
         self.send(ask).await?.accepted().await?.json().await
     }
 
+    /// Uploads under way, and those that can be resumed.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn uploads(&self) -> Result<Vec<ours::Upload>, Error> {
+        self.get("/uploads").await
+    }
+
+    /// Drivers of the calling container.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn drivers(&self) -> Result<pantavisor::Drivers, Error> {
+        self.get("/drivers").await
+    }
+
+    /// Daemons that the orchestrator runs on the host.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn daemons(&self) -> Result<Vec<pantavisor::Daemon>, Error> {
+        self.get("/daemons").await
+    }
+
+    /// What keeps the machine from suspending.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn wakelocks(&self) -> Result<pantavisor::Wakelocks, Error> {
+        self.get("/wakelocks").await
+    }
+
     /// What clients have claimed of the device.
     ///
     /// # Errors
@@ -360,6 +392,44 @@ impl Client {
         let mut command = pantavisor::CommandBody::new(pantavisor::Op::LocalRun, revision.as_str());
         command.again = again;
         self.command(&command).await
+    }
+
+    /// As [`Client::run`], and refused when a change needs a restart of the machine.
+    ///
+    /// # Errors
+    /// See [`Error`]; `needs-reboot` when a change needs a restart.
+    pub async fn apply(&self, revision: &RevisionId, again: bool) -> Result<(), Error> {
+        let op = pantavisor::Op::LocalApply;
+        let mut command = pantavisor::CommandBody::new(op, revision.as_str());
+        command.again = again;
+        self.command(&command).await
+    }
+
+    /// Loads or unloads a driver of the calling container, or all of them.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn drive(&self, driver: Option<&str>, load: bool) -> Result<(), Error> {
+        let verb = if load { "load" } else { "unload" };
+        let path = match driver {
+            Some(driver) => format!("/drivers/{}/{verb}", encode(driver)),
+            None => format!("/drivers/{verb}"),
+        };
+        self.change(Ask::new(Method::Put, path).work()).await
+    }
+
+    /// Starts or stops a daemon of the host.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn control_daemon(
+        &self,
+        daemon: &str,
+        action: pantavisor::DaemonAction,
+    ) -> Result<(), Error> {
+        let ask = Ask::new(Method::Put, format!("/daemons/{}", encode(daemon)));
+        let body = json(&pantavisor::DaemonControl { action });
+        self.change(ask.body(body).work()).await
     }
 
     /// Gives up the trial, or goes back to the revision that was committed before this one.

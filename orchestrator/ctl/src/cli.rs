@@ -127,6 +127,20 @@ pub(crate) enum DeviceCommand {
         #[command(subcommand)]
         command: Option<ClaimsCommand>,
     },
+    /// List uploads of objects under way, and those that can be resumed.
+    Uploads,
+    /// List the drivers of the container in which this runs; load or unload them.
+    Drivers {
+        #[command(subcommand)]
+        command: Option<DriversCommand>,
+    },
+    /// List the daemons that the orchestrator runs on the host; start or stop one.
+    Daemons {
+        #[command(subcommand)]
+        command: Option<DaemonsCommand>,
+    },
+    /// Show what keeps the machine from suspending.
+    Wakelocks,
     /// Read and change metadata.
     #[command(subcommand)]
     Meta(MetaCommand),
@@ -242,6 +256,36 @@ pub(crate) enum ClaimsCommand {
     },
 }
 
+/// What can be done with drivers.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DriversCommand {
+    /// Load a driver, or all.
+    Load {
+        /// Its name in the container's run.json; all of them when not given.
+        driver: Option<String>,
+    },
+    /// Unload a driver, or all.
+    Unload {
+        /// Its name in the container's run.json; all of them when not given.
+        driver: Option<String>,
+    },
+}
+
+/// What can be done with daemons.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DaemonsCommand {
+    /// Start a daemon, and again whenever it ends.
+    Start {
+        /// Its name.
+        daemon: String,
+    },
+    /// Ask a daemon to end, and do not start it again.
+    Stop {
+        /// Its name.
+        daemon: String,
+    },
+}
+
 /// How to wait for a result.
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct WaitArgs {
@@ -297,6 +341,9 @@ pub(crate) struct RunArgs {
     /// Also when the same manifest failed before.
     #[arg(long)]
     pub(crate) again: bool,
+    /// Only without a restart of the machine: refused when its changes need one.
+    #[arg(long)]
+    pub(crate) in_place: bool,
     #[command(flatten)]
     pub(crate) wait: WaitArgs,
 }

@@ -16,7 +16,7 @@ use crate::cli::{
 };
 use crate::failure::{Exit, Failure};
 use crate::terminal::{Look, clean_lines, print, print_bytes};
-use crate::{claims, follow, generate, install, logs, plan, screen};
+use crate::{claims, follow, generate, install, logs, machine, plan, screen};
 
 /// Where the control socket is, first one first.
 const SOCKETS: [&str; 2] = ["/run/coxswain/control.sock", "/pantavisor/pv-ctrl"];
@@ -193,6 +193,12 @@ async fn dispatch(context: &Context, command: DeviceCommand) -> Result<Exit, Fai
             })?;
         }
         DeviceCommand::Claims { command } => claims::claims(context, command).await?,
+        DeviceCommand::Uploads => {
+            context.show(&client.uploads().await?, |list| screen::uploads(list, look))?;
+        }
+        DeviceCommand::Drivers { command } => machine::drivers(context, command).await?,
+        DeviceCommand::Daemons { command } => machine::daemons(context, command).await?,
+        DeviceCommand::Wakelocks => machine::wakelocks(context).await?,
         DeviceCommand::Meta(command) => meta(context, command).await?,
         DeviceCommand::Gc => {
             let reclaimed = client.collect().await?;

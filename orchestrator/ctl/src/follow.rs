@@ -50,10 +50,23 @@ impl Judged {
     }
 }
 
+/// How a revision is run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct How {
+    /// Also when the same manifest failed before.
+    pub(crate) again: bool,
+    /// Only without a restart of the machine.
+    pub(crate) in_place: bool,
+}
+
 /// `coxctl run`.
 pub(crate) async fn run(context: &Context, args: RunArgs) -> Result<Exit, Failure> {
     let revision = args.revision;
-    let watch = start(context, &revision, args.again).await?;
+    let how = How {
+        again: args.again,
+        in_place: args.in_place,
+    };
+    let watch = start(context, &revision, how).await?;
     if !args.wait.wait {
         context.done(&format!(
             "{revision} is being tried; `coxctl progress {revision} --wait` waits for the result"
@@ -71,11 +84,16 @@ pub(crate) async fn run(context: &Context, args: RunArgs) -> Result<Exit, Failur
 pub(crate) async fn start(
     context: &Context,
     revision: &RevisionId,
-    again: bool,
+    how: How,
 ) -> Result<Watch, Failure> {
     // A revision without a readable progress is the server's to judge.
     let before = context.client.progress(revision).await.ok();
-    let result = context.client.run(revision, again).await;
+    let client = &context.client;
+    let result = if how.in_place {
+        client.apply(revision, how.again).await
+    } else {
+        client.run(revision, how.again).await
+    };
     if let Err(error) = result {
         let failed_before = error.code() == Some(api::Code::FailedBefore);
         let mut failure = Failure::from(error);

@@ -102,7 +102,11 @@ pub(crate) async fn install(context: &Context, args: InstallArgs) -> Result<Exit
     }
     let mut exit = Exit::Good;
     if args.run {
-        let watch = follow::start(context, &revision, args.again).await?;
+        let how = follow::How {
+            again: args.again,
+            in_place: false,
+        };
+        let watch = follow::start(context, &revision, how).await?;
         if args.wait {
             let judged = watch
                 .wait(context, Duration::from_secs(args.timeout))

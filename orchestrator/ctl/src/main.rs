@@ -14,6 +14,7 @@ mod follow;
 mod generate;
 mod install;
 mod logs;
+mod machine;
 mod plan;
 mod screen;
 mod table;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use api::messages::ours::{
-    Condition, ContainerStatus, DeviceStatus, Event, FailureSummary, GroupStatus, Why,
+    Condition, ContainerStatus, DeviceStatus, Event, FailureSummary, GroupStatus, Upload, Why,
 };
 use api::messages::pantavisor::{ConfigEntry, Object, Step, StepProgress};
 use model::failure::{Failure, Pressure};
@@ -306,6 +306,32 @@ pub(crate) fn objects(objects: &[Object], look: &Look) -> String {
         units::count(objects.len(), "object"),
         units::bytes(total)
     )
+}
+
+/// `coxctl uploads`.
+pub(crate) fn uploads(uploads: &[Upload], look: &Look) -> String {
+    let mut table = Table::new(&[
+        long("SHA256"),
+        number("THERE"),
+        number("OF"),
+        text("STATUS"),
+    ]);
+    for upload in uploads {
+        let status = match upload.active {
+            true => "under way",
+            false => "can be resumed",
+        };
+        table.row([
+            cell(upload.sha256),
+            cell(units::bytes(upload.bytes)),
+            cell(upload.expected_bytes.map_or_else(String::new, units::bytes)),
+            cell(status),
+        ]);
+    }
+    if table.is_empty() {
+        return "no uploads\n".to_owned();
+    }
+    table.render(look)
 }
 
 /// `coxctl config`.

@@ -62,7 +62,7 @@ impl TestDevice {
             clock: Arc::new(SystemClock),
             logs: folder.path().join("storage/logs"),
             figures: Arc::new(RealMachine),
-            machine: Arc::new(NoMachine),
+            machine: Arc::new(PretendedMachine::default()),
             timeouts: Timeouts::default(),
         };
         let entered = runtime.enter();
@@ -260,23 +260,41 @@ impl Power for NoPower {
 
 struct NoGauges;
 
-struct NoMachine;
+/// A host with one daemon and no drivers.
+#[derive(Default)]
+struct PretendedMachine {
+    stopped: std::sync::atomic::AtomicBool,
+}
 
-impl server::Machine for NoMachine {
+impl server::Machine for PretendedMachine {
     fn facts(&self) -> Vec<(&'static str, String)> {
         Vec::new()
     }
 
     fn daemons(&self) -> Vec<api::messages::pantavisor::Daemon> {
-        Vec::new()
+        let stopped = self.stopped.load(std::sync::atomic::Ordering::SeqCst);
+        vec![api::messages::pantavisor::Daemon {
+            name: "lamp".to_owned(),
+            pid: if stopped { -1 } else { 812 },
+            respawn: !stopped,
+        }]
     }
 
     fn control_daemon(
         &self,
-        _: &str,
-        _: api::messages::pantavisor::DaemonAction,
+        daemon: &str,
+        action: api::messages::pantavisor::DaemonAction,
     ) -> Option<Result<(), String>> {
-        None
+        use api::messages::pantavisor::DaemonAction;
+        let stopped = match action {
+            DaemonAction::Start => false,
+            DaemonAction::Stop => true,
+        };
+        (daemon == "lamp").then(|| {
+            self.stopped
+                .store(stopped, std::sync::atomic::Ordering::SeqCst);
+            Ok(())
+        })
     }
 
     fn is_loaded(&self, _: &model::manifest::Driver) -> Option<bool> {

@@ -218,7 +218,7 @@ fn a_life_with_a_device() {
     );
     run(&["run", "locals/two", "--wait"]).ok();
     assert_eq!(run(&["--json", "status"]).json()["committed"], "locals/two");
-    run(&["run", "locals/two", "--wait"]).ok();
+    run(&["run", "locals/two", "--in-place", "--wait"]).ok();
     assert!(
         run(&["progress", "locals/one", "--wait"])
             .ok()
@@ -365,6 +365,31 @@ fn bad_bundles_change_nothing() {
         left.iter()
             .all(|name| !name.to_string_lossy().starts_with('.')),
         "{left:?}"
+    );
+}
+
+#[test]
+fn the_machine_below() {
+    let device = TestDevice::new();
+    let socket = device.socket();
+    let shown = coxctl(&socket, &["daemons"]).ok();
+    assert!(shown.contains("lamp    812  runs"), "{shown}");
+    coxctl(&socket, &["daemons", "stop", "lamp"]).ok();
+    let daemons = coxctl(&socket, &["--json", "daemons"]).json();
+    assert_eq!(
+        daemons,
+        json!([{"name": "lamp", "pid": -1, "respawn": false}])
+    );
+    coxctl(&socket, &["daemons", "start", "lamp"]).ok();
+    let shown = coxctl(&socket, &["daemons"]).ok();
+    assert!(shown.contains("runs"), "{shown}");
+    // A name is one segment of the path, whatever is in it.
+    coxctl(&socket, &["daemons", "stop", "../steps/0"]).fails(3, "no daemon of this name");
+    assert!(coxctl(&socket, &["drivers"]).ok().starts_with("no drivers"));
+    assert_eq!(coxctl(&socket, &["uploads"]).ok(), "no uploads\n");
+    assert_eq!(
+        coxctl(&socket, &["wakelocks"]).ok(),
+        "mode disabled; nothing is held\n"
     );
 }
 
