@@ -1,7 +1,6 @@
 //! Carries commands out: one call or a few, then a table, a text, or JSON.
 
 use std::cell::RefCell;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use api::messages::pantavisor::{Action, CommandBody, Op};
@@ -11,12 +10,12 @@ use model::{ContainerName, RevisionId};
 use serde::Serialize;
 
 use crate::cli::{
-    Cli, Command, DeviceCommand, EventsArgs, Global, LocalCommand, MetaAction, MetaCommand,
-    ObjectsCommand, Signal, StepsCommand, SubjectName,
+    Cli, Command, DeviceCommand, EventsArgs, Global, LocalCommand, MetaAction, MetaCommand, Signal,
+    StepsCommand, SubjectName,
 };
 use crate::failure::{Exit, Failure};
 use crate::terminal::{Look, clean_lines, print, print_bytes};
-use crate::{claims, follow, generate, install, logs, machine, plan, screen};
+use crate::{claims, follow, generate, install, logs, machine, objects, plan, screen};
 
 /// Where the control socket is, first one first.
 const SOCKETS: [&str; 2] = ["/run/coxswain/control.sock", "/pantavisor/pv-ctrl"];
@@ -167,7 +166,7 @@ async fn dispatch(context: &Context, command: DeviceCommand) -> Result<Exit, Fai
             command: Some(StepsCommand::Progress(args)),
         }
         | DeviceCommand::Progress(args) => return follow::progress(context, args).await,
-        DeviceCommand::Objects { command } => objects(context, command).await?,
+        DeviceCommand::Objects { command } => objects::objects(context, command).await?,
         DeviceCommand::Install(args) => return install::install(context, args).await,
         DeviceCommand::Plan { what } => plan::plan(context, what).await?,
         DeviceCommand::Run(args) => return follow::run(context, args).await,
@@ -193,9 +192,7 @@ async fn dispatch(context: &Context, command: DeviceCommand) -> Result<Exit, Fai
             })?;
         }
         DeviceCommand::Claims { command } => claims::claims(context, command).await?,
-        DeviceCommand::Uploads => {
-            context.show(&client.uploads().await?, |list| screen::uploads(list, look))?;
-        }
+        DeviceCommand::Uploads => objects::uploads(context).await?,
         DeviceCommand::Drivers { command } => machine::drivers(context, command).await?,
         DeviceCommand::Daemons { command } => machine::daemons(context, command).await?,
         DeviceCommand::Wakelocks => machine::wakelocks(context).await?,
@@ -265,38 +262,6 @@ async fn control(
         Action::Restart => "restarted",
     };
     context.done(&format!("{container} is being {done}"))
-}
-
-async fn objects(context: &Context, command: Option<ObjectsCommand>) -> Result<(), Failure> {
-    match command {
-        None => {
-            let list = context.client.objects().await?;
-            context.show(&list, |list| screen::objects(list, &context.look))
-        }
-        Some(ObjectsCommand::Rm { object }) => {
-            context.client.delete_object(&object).await?;
-            context.done(&format!("removed {object}"))
-        }
-        Some(ObjectsCommand::Get { object, output }) => {
-            let mut download = context.client.download(&object, 0).await?;
-            match output {
-                None => {
-                    while let Some(piece) = download.next().await? {
-                        print_bytes(&piece)?;
-                    }
-                }
-                Some(path) => {
-                    let failed = |error| Failure::file("write", &path, &error);
-                    let mut file = std::fs::File::create(&path).map_err(failed)?;
-                    while let Some(piece) = download.next().await? {
-                        file.write_all(&piece).map_err(failed)?;
-                    }
-                    file.sync_all().map_err(failed)?;
-                }
-            }
-            Ok(())
-        }
-    }
 }
 
 async fn meta(context: &Context, command: MetaCommand) -> Result<(), Failure> {

@@ -15,6 +15,7 @@ mod generate;
 mod install;
 mod logs;
 mod machine;
+mod objects;
 mod plan;
 mod screen;
 mod table;

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use api::messages::ours::{
-    Condition, ContainerStatus, DeviceStatus, Event, FailureSummary, GroupStatus, Upload, Why,
+    Condition, ContainerStatus, DeviceStatus, Event, FailureSummary, GroupStatus, Why,
 };
-use api::messages::pantavisor::{ConfigEntry, Object, Step, StepProgress};
+use api::messages::pantavisor::{ConfigEntry, Step, StepProgress};
 use model::failure::{Failure, Pressure};
 use model::{Progress, RevisionId, State, Status};
 
@@ -283,55 +283,6 @@ pub(crate) fn progress(progress: &Progress, look: &Look) -> String {
     }
     line.push('\n');
     line
-}
-
-/// `coxctl objects`.
-pub(crate) fn objects(objects: &[Object], look: &Look) -> String {
-    let mut table = Table::new(&[long("SHA256"), number("SIZE")]);
-    let mut total: u64 = 0;
-    for object in objects {
-        let size = object.size.parse::<u64>();
-        total = total.saturating_add(*size.as_ref().unwrap_or(&0));
-        table.row([
-            cell(object.sha256),
-            cell(size.map_or_else(|_| object.size.clone(), units::bytes)),
-        ]);
-    }
-    if table.is_empty() {
-        return "no objects\n".to_owned();
-    }
-    format!(
-        "{}\n{}, {}\n",
-        table.render(look),
-        units::count(objects.len(), "object"),
-        units::bytes(total)
-    )
-}
-
-/// `coxctl uploads`.
-pub(crate) fn uploads(uploads: &[Upload], look: &Look) -> String {
-    let mut table = Table::new(&[
-        long("SHA256"),
-        number("THERE"),
-        number("OF"),
-        text("STATUS"),
-    ]);
-    for upload in uploads {
-        let status = match upload.active {
-            true => "under way",
-            false => "can be resumed",
-        };
-        table.row([
-            cell(upload.sha256),
-            cell(units::bytes(upload.bytes)),
-            cell(upload.expected_bytes.map_or_else(String::new, units::bytes)),
-            cell(status),
-        ]);
-    }
-    if table.is_empty() {
-        return "no uploads\n".to_owned();
-    }
-    table.render(look)
 }
 
 /// `coxctl config`.
@@ -688,28 +639,6 @@ pub(crate) mod tests {
                 locals/two   running,trial  TESTING  2026-11-21T09:46:46Z  Awaiting to see if upd…  faster \u{1b}web
                 locals/bare                 -        2026-11-21T09:46:46Z
             "#]],
-        );
-        let list: Vec<Object> = parsed(
-            r#"[{"sha256":"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08","size":"1300000"},
-                {"sha256":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":"odd"}]"#,
-        );
-        check(
-            Some(80),
-            |look| objects(&list, look),
-            expect![[r#"
-            SHA256                                                               SIZE
-            9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08  1.2 MiB
-            e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855      odd
-
-            2 objects, 1.2 MiB
-        "#]],
-        );
-        check(
-            None,
-            |look| objects(&[], look),
-            expect![[r#"
-            no objects
-        "#]],
         );
         let list: Vec<ConfigEntry> = parsed(
             r#"[{"key":"PV_UPDATER_COMMIT_DELAY","value":"25","modified":"default"},
