@@ -473,12 +473,25 @@ pub enum Probe {
 }
 
 /// Log settings of a container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Logs {
     /// Size at which a log file is rotated.
     pub max_bytes: u64,
     /// Rotated files that are kept beside the current one.
     pub files: u32,
+    /// Files of the container whose lines are collected too.
+    pub follow: Vec<FollowedFile>,
+    /// Whether it has `/dev/log`.
+    pub dev_log: bool,
+}
+
+/// A log file that a container writes by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FollowedFile {
+    /// Its path in the container, absolute and clean.
+    pub path: String,
+    /// It is emptied when it is longer and was read to its end.
+    pub truncate_bytes: Option<u64>,
 }
 
 impl Default for Logs {
@@ -486,6 +499,8 @@ impl Default for Logs {
         Self {
             max_bytes: 1 << 20,
             files: 3,
+            follow: Vec::new(),
+            dev_log: false,
         }
     }
 }

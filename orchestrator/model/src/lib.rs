@@ -11,6 +11,7 @@ pub mod container;
 pub mod failure;
 pub mod id;
 pub mod limits;
+pub mod log;
 pub mod manifest;
 pub mod marker;
 pub mod metadata;

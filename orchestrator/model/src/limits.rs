@@ -44,6 +44,8 @@ pub const INLINE_READ_BYTES_MAX: usize = 256 << 10;
 pub const LIST_ITEMS_MAX: usize = 1024;
 /// Any configured time.
 pub const DURATION_MAX: std::time::Duration = std::time::Duration::from_secs(365 * 24 * 3600);
+/// Log files inside one container that are followed.
+pub const FOLLOWED_FILES_MAX: usize = 16;
 /// Writable volumes of one container.
 pub const VOLUMES_MAX: usize = 128;
 /// Claims of all clients together.

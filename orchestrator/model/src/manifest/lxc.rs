@@ -9,7 +9,7 @@ use super::oci::{read_hostname, read_logs};
 use super::problems::{Reader, Shown};
 use super::run::Context;
 use super::storage::read_reference;
-use crate::container::{Logs, Lxc, Network};
+use crate::container::{Lxc, Network};
 use crate::{Key, limits};
 
 const DEFAULT_CONFIG: &str = "lxc.container.conf";
@@ -34,10 +34,8 @@ pub(super) fn read(
         .get("network")
         .and_then(|network| network.get("hostname"))
         .and_then(|node| read_hostname(reader, node));
-    let logs = match root.get("logs") {
-        Some(node) => read_logs(reader, node),
-        None => Logs::default(),
-    };
+    // Pantavisor's setting PV_LOG_AUTO_DEVLOG is on by default.
+    let logs = read_logs(reader, true);
     let host_modules = match root.get("automodfw") {
         Some(node) => reader.text(node) != Some("no"),
         None => true,

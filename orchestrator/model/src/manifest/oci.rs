@@ -10,7 +10,8 @@ use super::json::{Data, Node};
 use super::problems::{Reader, Shown};
 use super::run::Context;
 use super::storage::{read_path, read_reference};
-use crate::container::{ImageConfig, Logs, Network, Oci, Resources, Seccomp, Volume};
+use crate::Key;
+use crate::container::{FollowedFile, ImageConfig, Logs, Network, Oci, Resources, Seccomp, Volume};
 use crate::limits;
 
 /// Every field of `run.json` for this kind.
@@ -60,7 +61,9 @@ pub(super) const FIELDS: [&str; 40] = [
 /// Every field of `resources`.
 pub(super) const RESOURCES: [&str; 4] = ["memory", "cpu", "pids", "io"];
 /// Every field of our form of `logs`.
-pub(super) const LOGS: [&str; 2] = ["max-size", "files"];
+pub(super) const LOGS: [&str; 3] = ["max-size", "files", "follow"];
+/// Size at which Pantavisor empties a file that it collects.
+const COLLECTED_BYTES: u64 = 2 << 20;
 
 /// Reads the fields of our kind; also whether anything says what to start.
 pub(super) fn read(
@@ -132,9 +135,7 @@ pub(super) fn read(
     oci.health = root
         .get("health")
         .and_then(|node| read_health(reader, node));
-    if let Some(node) = root.get("logs") {
-        oci.logs = read_logs(reader, node);
-    }
+    oci.logs = read_logs(reader, false);
     (oci, has_command)
 }
 
@@ -362,11 +363,29 @@ fn read_bytes<'a>(reader: &mut Reader<'a, '_>, node: &'a Node, min: u64, max: u6
     }
 }
 
-/// Log settings.
-pub(super) fn read_logs<'a>(reader: &mut Reader<'a, '_>, node: &'a Node) -> Logs {
-    let mut logs = Logs::default();
-    if let Data::List(_) = node.data {
-        // Pantavisor's list of further files to collect: let pass, as for its own kind.
+/// `logs` and `dev-log`. `dev_log`: whether it has /dev/log when nothing is said.
+pub(super) fn read_logs(reader: &mut Reader<'_, '_>, dev_log: bool) -> Logs {
+    let root = reader.root;
+    let mut logs = Logs {
+        // A flag of another type is reported where all shapes are checked.
+        dev_log: match root.get("dev-log").map(|node| &node.data) {
+            Some(Data::Bool(flag)) => *flag,
+            Some(
+                Data::Null | Data::Number(_) | Data::Text(_) | Data::List(_) | Data::Object(_),
+            )
+            | None => dev_log,
+        },
+        ..Logs::default()
+    };
+    let Some(node) = root.get("logs") else {
+        return logs;
+    };
+    if let Data::List(items) = &node.data {
+        logs.follow = items
+            .iter()
+            .filter_map(read_collected)
+            .take(limits::FOLLOWED_FILES_MAX)
+            .collect();
         return logs;
     }
     if reader.object(node).is_none() {
@@ -382,5 +401,48 @@ pub(super) fn read_logs<'a>(reader: &mut Reader<'a, '_>, node: &'a Node) -> Logs
             .and_then(|files| u32::try_from(files).ok());
         logs.files = files.unwrap_or(logs.files);
     }
+    if let Some(node) = node.get("follow") {
+        logs.follow = read_followed(reader, node);
+    }
     logs
+}
+
+/// An item of Pantavisor's list: `{"file":"/var/log/x.log","truncate":"true","maxsize":"2097152"}`. Items about consoles are of no
+/// meaning here, and what is malformed is let pass as Pantavisor does.
+fn read_collected(node: &Node) -> Option<FollowedFile> {
+    let text = |name: &str| match node.get(name).map(|node| &node.data) {
+        Some(Data::Text(text)) => Some(text.as_str()),
+        Some(Data::Null | Data::Bool(_) | Data::Number(_) | Data::List(_) | Data::Object(_))
+        | None => None,
+    };
+    let path = text("file")?;
+    let clean = path.strip_prefix('/')?;
+    clean.parse::<Key>().ok()?;
+    let truncate = text("truncate") == Some("true");
+    let size = text("maxsize").and_then(|size| size.parse().ok());
+    Some(FollowedFile {
+        path: path.to_owned(),
+        truncate_bytes: truncate.then(|| size.unwrap_or(COLLECTED_BYTES)),
+    })
+}
+
+fn read_followed<'a>(reader: &mut Reader<'a, '_>, node: &'a Node) -> Vec<FollowedFile> {
+    let items = reader.list(node).unwrap_or_default();
+    if items.len() > limits::FOLLOWED_FILES_MAX {
+        reader.report(
+            node,
+            "too-many-items",
+            format_args!("{} files are followed", items.len()),
+            format_args!("keep it to {}", limits::FOLLOWED_FILES_MAX),
+        );
+        return Vec::new();
+    }
+    items
+        .iter()
+        .filter_map(|node| read_path(reader, node))
+        .map(|path| FollowedFile {
+            path,
+            truncate_bytes: None,
+        })
+        .collect()
 }

@@ -170,6 +170,8 @@ pub(super) struct Logs {
     max_size: Option<Size>,
     /// Rotated files that are kept. Absent: 3.
     files: Option<u32>,
+    /// Files of the container, by path, whose lines are collected too.
+    follow: Option<Vec<String>>,
 }
 
 /// `logs` of either kind.
@@ -178,7 +180,7 @@ pub(super) struct Logs {
 enum AnyLogs {
     /// Ours.
     Settings(Logs),
-    /// Pantavisor's list of further files; let pass.
+    /// Pantavisor's list of further files to collect.
     Files(Vec<BTreeMap<String, String>>),
 }
 
@@ -231,7 +233,7 @@ pub(super) struct Run {
     config: Option<String>,
     /// Pantavisor's; not used.
     share: Option<String>,
-    /// Pantavisor's: provide /dev/log.
+    /// Provide /dev/log. Absent: true for lxc, else false.
     dev_log: Option<bool>,
     /// Pantavisor's: drivers by abstract name.
     drivers: Option<BTreeMap<String, serde_json::Value>>,
