@@ -14,7 +14,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("server", &["api", "device", "model", "store"]),
     ("client", &["api", "model"]),
     ("linux", &["device", "model", "store"]),
-    ("containerd", &["device", "linux", "model"]),
+    ("logger", &["linux", "model"]),
+    ("containerd", &["device", "linux", "logger", "model"]),
     ("simulator", &["device", "lifecycle", "model", "store"]),
     (
         "coxswain",
@@ -23,6 +24,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "containerd",
             "device",
             "linux",
+            "logger",
             "model",
             "server",
             "store",

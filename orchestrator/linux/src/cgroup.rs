@@ -191,6 +191,21 @@ fn folders_in(folder: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
+/// Name of the one group directly below `parent` that a process is in; `None` when it is in none, or moved in some hierarchies only. For
+/// what does no harm when the process is another one meanwhile: rights go by [`crate::peer::place`].
+///
+/// # Errors
+/// `NotFound` when there is no such process.
+pub fn group_of(pid: u32, parent: &str) -> io::Result<Option<String>> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+    let groups: BTreeSet<&str> = members(&text, parent).collect();
+    let mut groups = groups.into_iter();
+    Ok(match (groups.next(), groups.next()) {
+        (Some(group), None) => Some(group.to_owned()),
+        (None | Some(_), _) => None,
+    })
+}
+
 /// Names of the groups directly below `parent` (absolute, `/coxswain`) in the text of a `/proc/PID/cgroup`, a hierarchy after the
 /// other. Only a path that *starts* with the parent counts: a container may make groups of any name below its own.
 pub(crate) fn members<'a>(text: &'a str, parent: &str) -> impl Iterator<Item = &'a str> {

@@ -9,6 +9,7 @@ pub mod loop_device;
 pub mod modules;
 pub mod mounts;
 pub mod peer;
+pub mod pipes;
 pub mod process;
 pub mod usage;
 pub mod watch;

@@ -75,6 +75,13 @@ impl From<&fs::Metadata> for PidNamespace {
     }
 }
 
+/// The number of the process that connected, in our numbers; it may be gone, and its number another one's. For what does no harm then: who
+/// has rights by it is found by its place.
+pub fn pid_of(socket: &impl std::os::fd::AsFd) -> Option<u32> {
+    let peer = rustix::net::sockopt::socket_peercred(socket).ok()?;
+    u32::try_from(peer.pid.as_raw_nonzero().get()).ok()
+}
+
 /// Where a process is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {

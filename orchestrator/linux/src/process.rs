@@ -12,6 +12,15 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 /// The signal that asks a program to end.
 pub const TERM: Signal = Signal::TERM;
 
+/// Makes this process the first of a session of its own, so that the end of another session does not reach it.
+///
+/// # Errors
+/// It leads a group already.
+pub fn new_session() -> io::Result<()> {
+    rustix::process::setsid()?;
+    Ok(())
+}
+
 /// A process that was alive when it was opened.
 #[derive(Debug)]
 pub struct Process {

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::inotify::{self, CreateFlags, Reader, WatchFlags};
@@ -28,6 +28,12 @@ pub fn remove_front(file: &File, bytes: u64) -> io::Result<()> {
 /// Events that one wait takes; what is left comes with the next.
 const EVENTS_MAX: usize = 256;
 
+impl AsFd for FileWatch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
 /// A set of watched files. Shared by threads: files may be added while another one waits.
 #[derive(Debug)]
 pub struct FileWatch {
@@ -51,6 +57,36 @@ impl FileWatch {
     /// `NotFound`; `ENOSPC` when the user's limit of watches is reached.
     pub fn add(&self, path: &Path) -> io::Result<i32> {
         Ok(inotify::add_watch(&self.fd, path, WatchFlags::MODIFY)?)
+    }
+
+    /// Adds a folder, for names that appear in it or go, and for its own end.
+    ///
+    /// # Errors
+    /// As [`FileWatch::add`].
+    pub fn add_folder(&self, path: &Path) -> io::Result<i32> {
+        let names = WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::DELETE;
+        let own = WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF | WatchFlags::ONLYDIR;
+        Ok(inotify::add_watch(&self.fd, path, names | own)?)
+    }
+
+    /// Adds a file that is open, whatever its name is now.
+    ///
+    /// # Errors
+    /// As [`FileWatch::add`].
+    pub fn add_open(&self, file: &File) -> io::Result<i32> {
+        use std::os::fd::AsRawFd as _;
+        self.add(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd())))
+    }
+
+    /// Waits until files change or time is up; their numbers, each once.
+    ///
+    /// # Errors
+    /// As the kernel gives them.
+    pub fn wait_at_most(&self, timeout: std::time::Duration) -> io::Result<Vec<i32>> {
+        if crate::pipes::wait(&[self.as_fd()], Some(timeout))?.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.wait()
     }
 
     /// Removes a file.
