@@ -2,6 +2,7 @@
 //! functions at the end, after the caller was found to have the right.
 
 use model::claim::Wanted;
+use model::log::Level;
 use model::metadata::{MetaKey, MetaKind};
 use model::{ContainerName, ObjectId, RevisionId};
 
@@ -139,13 +140,37 @@ pub enum Call {
     Logs {
         /// Whose.
         container: ContainerName,
-        /// Lines from the end.
-        tail: u32,
-        /// Whether to go on with what is written from now on.
-        follow: bool,
-        /// Of which revision; the running one when `None`.
-        revision: Option<RevisionId>,
+        /// Which lines.
+        query: LogQuery,
     },
+}
+
+/// Which lines of a log, and how they are shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogQuery {
+    /// Lines from the end; of those that are wanted.
+    pub tail: u32,
+    /// Whether to go on with what is written from now on.
+    pub follow: bool,
+    /// Of which revision; where the container wrote last when `None`.
+    pub revision: Option<RevisionId>,
+    /// From when on: a time, or how long ago.
+    pub since: Option<String>,
+    /// This level and worse ones.
+    pub level: Option<Level>,
+    /// How they are shown.
+    pub form: LogForm,
+}
+
+/// How lines of a log are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogForm {
+    /// As the container wrote them.
+    Raw,
+    /// With time, level and source before the text.
+    Text,
+    /// As lines of JSON.
+    Json,
 }
 
 impl Call {
@@ -478,27 +503,49 @@ pub(crate) fn logs(params: &Params<'_>) -> Parsed {
     let container = segment(params)
         .parse()
         .map_err(|_| no_such_log(segment(params)))?;
-    let mut tail = limits::LOG_TAIL_LINES_DEFAULT;
-    let mut follow = false;
-    let mut revision = None;
-    for (name, value) in pairs(params, &["tail", "follow", "revision"])? {
+    let mut query = LogQuery {
+        tail: limits::LOG_TAIL_LINES_DEFAULT,
+        follow: false,
+        revision: None,
+        since: None,
+        level: None,
+        form: LogForm::Raw,
+    };
+    let known = ["tail", "follow", "revision", "since", "level", "format"];
+    let mut tail = None;
+    for (name, value) in pairs(params, &known)? {
         match name.as_str() {
             "tail" => {
-                tail = value
+                let lines = value
                     .parse()
                     .ok()
-                    .filter(|lines| *lines <= limits::LOG_TAIL_LINES_MAX)
-                    .ok_or_else(|| bad("tail", &value, "use a number from 0 to 10000"))?;
+                    .filter(|lines| *lines <= limits::LOG_TAIL_LINES_MAX);
+                tail =
+                    Some(lines.ok_or_else(|| bad("tail", &value, "use a number from 0 to 10000"))?);
             }
             "follow" => {
-                follow = match value.as_str() {
+                query.follow = match value.as_str() {
                     "" | "1" | "true" => true,
                     "0" | "false" => false,
                     _ => return Err(bad("follow", &value, "use 1 or 0")),
                 };
             }
+            "level" => {
+                let expected = "use fatal, error, warn, info or debug";
+                query.level = Some(value.parse().map_err(|()| bad("level", &value, expected))?);
+            }
+            // Read against the device's clock where that is known.
+            "since" => query.since = Some(value),
+            "format" => {
+                query.form = match value.as_str() {
+                    "raw" => LogForm::Raw,
+                    "text" => LogForm::Text,
+                    "json" => LogForm::Json,
+                    _ => return Err(bad("format", &value, "use raw, text or json")),
+                };
+            }
             _ => {
-                revision = Some(
+                query.revision = Some(
                     value
                         .parse()
                         .map_err(|_| bad("revision", &value, "not the name of a revision"))?,
@@ -506,12 +553,12 @@ pub(crate) fn logs(params: &Params<'_>) -> Parsed {
             }
         }
     }
-    Ok(Call::Logs {
-        container,
-        tail,
-        follow,
-        revision,
-    })
+    // Who asks from when on wants all of that.
+    query.tail = tail.unwrap_or(match query.since {
+        Some(_) => limits::LOG_TAIL_LINES_MAX,
+        None => limits::LOG_TAIL_LINES_DEFAULT,
+    });
+    Ok(Call::Logs { container, query })
 }
 
 /// There is no log of this container.

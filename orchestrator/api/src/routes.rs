@@ -657,7 +657,10 @@ pub static ROUTES: &[Route] = &[
         .query(&[
             Query { name: "tail", number: true, summary: "lines from the end; 100 when not given" },
             Query { name: "follow", number: true, summary: "1: go on with what is written from now on" },
-            Query { name: "revision", number: false, summary: "of this revision; the running one when not given" },
+            Query { name: "revision", number: false, summary: "of this revision; where it wrote last when not given" },
+            Query { name: "since", number: false, summary: "from then on: a time (2026-11-21T10:20:30Z), or how long ago (90s, 10min, 2h, 7d)" },
+            Query { name: "level", number: false, summary: "this level and worse: fatal, error, warn, info, debug" },
+            Query { name: "format", number: false, summary: "raw (as it was written), text (with time, level, source), json (a LogLine a line); raw when not given" },
         ])
         .refuses(&[Code::NoSuchLog, Code::BadQuery]),
 ];

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use api::call::LogForm;
 use api::messages::plan::Plan;
 use api::messages::{ours, pantavisor};
 use api::routes::Method;
 use bytes::Bytes;
 use model::failure::Failure;
+use model::log::Level;
 use model::metadata::{MetaKey, MetaKind};
 use model::{ContainerName, ObjectId, Progress, RevisionId};
 
@@ -33,8 +35,14 @@ pub struct LogQuery {
     pub tail: Option<u32>,
     /// Go on with what is written from now on.
     pub follow: bool,
-    /// Of which revision; the running one when `None`.
+    /// Of which revision; where it wrote last when `None`.
     pub revision: Option<RevisionId>,
+    /// From when on: a time, or how long ago (`90s`, `10min`, `2h`, `7d`).
+    pub since: Option<String>,
+    /// This level and worse ones.
+    pub level: Option<Level>,
+    /// How they are shown; as they were written when `None`.
+    pub form: Option<LogForm>,
 }
 
 /// Reading.

@@ -1,5 +1,6 @@
 //! What a container wrote, as it was written.
 
+use api::call::LogForm;
 use api::routes::Method;
 use bytes::Bytes;
 use model::ContainerName;
@@ -37,6 +38,22 @@ impl Client {
         }
         if let Some(revision) = &query.revision {
             add("revision", &encode(revision.as_str()));
+        }
+        if let Some(since) = &query.since {
+            add("since", &encode(since));
+        }
+        if let Some(level) = query.level {
+            add("level", level.as_str());
+        }
+        if let Some(form) = query.form {
+            add(
+                "format",
+                match form {
+                    LogForm::Raw => "raw",
+                    LogForm::Text => "text",
+                    LogForm::Json => "json",
+                },
+            );
         }
         let reply = self
             .send(Ask::new(Method::Get, path))

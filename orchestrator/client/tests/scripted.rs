@@ -15,8 +15,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use api::Code;
+use api::call::LogForm;
 use api::messages::pantavisor::Action;
 use client::{Client, Error, Found, LogQuery, Outgoing, Subject, Timeouts, Uploaded, chunks};
+use model::log::Level;
 use model::metadata::MetaKind;
 use model::{ObjectId, RevisionId};
 
@@ -811,6 +813,9 @@ async fn logs_are_asked_for_precisely() {
         tail: Some(5),
         follow: false,
         revision: Some(revision("locals/a&b")),
+        since: Some("2 h".to_owned()),
+        level: Some(Level::Warn),
+        form: Some(LogForm::Json),
     };
     let mut log = client.logs(&"x y".parse().unwrap(), &query).await.unwrap();
     assert_eq!(log.next().await.unwrap().unwrap(), "a\nb\n");
@@ -822,7 +827,7 @@ async fn logs_are_asked_for_precisely() {
     let seen = server.seen();
     assert_eq!(
         seen[0].line,
-        "GET /logs/x%20y?tail=5&revision=locals%2Fa%26b HTTP/1.1"
+        "GET /logs/x%20y?tail=5&revision=locals%2Fa%26b&since=2%20h&level=warn&format=json HTTP/1.1"
     );
     assert_eq!(seen[1].line, "GET /logs/web HTTP/1.1");
 }

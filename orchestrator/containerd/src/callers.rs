@@ -126,8 +126,6 @@ mod tests {
                 pid_namespace: pid_namespace.map(|inode| (4, inode)),
                 halt_signal: None,
                 image: None,
-                log_max_bytes: 1,
-                log_files: 0,
             };
             registry.insert(id, record);
         }

@@ -268,11 +268,16 @@ impl Client {
     }
 
     /// Starts a shim and creates the first process, not yet running; its number.
-    pub(crate) async fn create_task(&self, id: &str, log: &str) -> Result<u32, CallError> {
+    pub(crate) async fn create_task(
+        &self,
+        id: &str,
+        stdout: &str,
+        stderr: &str,
+    ) -> Result<u32, CallError> {
         let request = self.request(CreateTaskRequest {
             container_id: id.to_owned(),
-            stdout: log.to_owned(),
-            stderr: log.to_owned(),
+            stdout: stdout.to_owned(),
+            stderr: stderr.to_owned(),
             ..CreateTaskRequest::default()
         });
         let answer = call("create a task", LONG, self.task_service().create(request)).await?;

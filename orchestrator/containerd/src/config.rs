@@ -25,6 +25,19 @@ pub struct Config {
     /// Whether the containers of a group share one shim: saves about 4 MB for each further container, but one
     /// killed shim takes its whole group down.
     pub share_shims: bool,
+    /// How the output of containers is kept.
+    pub logs: LogSettings,
+}
+
+/// How the output of containers is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSettings {
+    /// What all logs together may take, bytes.
+    pub quota_bytes: u64,
+    /// What one container may write in the long run, bytes a second.
+    pub rate_bytes: u64,
+    /// The log process, `logger::run`; `None` when somebody else runs it (tests).
+    pub program: Option<logger::Program>,
 }
 
 /// Which containerd to use.
@@ -88,6 +101,11 @@ impl Config {
             cgroup_parent: "/coxswain".to_owned(),
             default_role_mgmt: false,
             share_shims: false,
+            logs: LogSettings {
+                quota_bytes: 64 << 20,
+                rate_bytes: 4 << 20,
+                program: None,
+            },
         }
     }
 
@@ -124,6 +142,11 @@ impl Config {
     /// runc's own records; ours, so that what a lost containerd left can be found and removed.
     pub(crate) fn runc_root(&self) -> PathBuf {
         self.run_dir.join("runc")
+    }
+
+    /// Where the log process finds the output of containers.
+    pub fn spool(&self) -> PathBuf {
+        self.run_dir.join("output")
     }
 
     pub(crate) fn cgroup(&self, id: &str) -> String {

@@ -105,7 +105,7 @@ async fn attempt_start(
     spec: &StartSpec,
 ) -> Result<u32, Failure> {
     remove_versions(shared, &client, &spec.instance, id).await?;
-    let described = {
+    let (described, pipes) = {
         let (id, spec) = (id.to_owned(), spec.clone());
         blocking(shared, move |shared| {
             shared
@@ -120,12 +120,9 @@ async fn attempt_start(
     client
         .create_container(id, labels, described.spec, &runc_root)
         .await?;
-    let log = log_url(
-        &shared
-            .config
-            .console_log(&spec.revision, &spec.container.name),
-    );
-    let pid = create_task(&client, id, &log).await?;
+    let output = [text(&pipes.stdout)?, text(&pipes.stderr)?];
+    let pid = create_task(&client, id, &output).await?;
+    shared.output.running(&spec.instance, pid, pipes);
     // Known before its first instruction: it may call us with it.
     set_running(shared, id, &spec.instance, pid);
     client.start(id, "").await?;
@@ -133,10 +130,14 @@ async fn attempt_start(
 }
 
 /// A start that a killed predecessor asked for may be under way in containerd still, and be finished or undone only now.
-async fn create_task(client: &Client, id: &str, log: &str) -> Result<u32, CallError> {
+async fn create_task(
+    client: &Client,
+    id: &str,
+    [stdout, stderr]: &[String; 2],
+) -> Result<u32, CallError> {
     let until = tokio::time::Instant::now() + REMNANT;
     loop {
-        match client.create_task(id, log).await {
+        match client.create_task(id, stdout, stderr).await {
             Err(error) if error.is_in_the_way() && tokio::time::Instant::now() < until => {
                 tracing::warn!(id, %error, "a start of before is in the way; it is removed");
                 remove_task(client, id).await?;
@@ -192,17 +193,10 @@ fn labels(spec: &StartSpec) -> HashMap<String, String> {
     labels
 }
 
-/// A file as the shim takes it: a URL, in which some bytes need to be written otherwise.
-fn log_url(path: &Path) -> String {
-    let mut url = "file://".to_owned();
-    for byte in path.as_os_str().as_encoded_bytes() {
-        match byte {
-            b'/' | b'-' | b'.' | b'_' | b'~' => url.push(char::from(*byte)),
-            byte if byte.is_ascii_alphanumeric() => url.push(char::from(*byte)),
-            byte => url.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    url
+/// A path as containerd takes it.
+fn text(path: &Path) -> Result<String, Failure> {
+    let text = path.to_str().map(str::to_owned);
+    text.ok_or_else(|| Failure::Other(format!("{} is no UTF-8", path.display())))
 }
 
 /// Carries [`device::ports::RuntimeCommand::Mount`] out.
@@ -284,6 +278,7 @@ pub(crate) fn follow(shared: &Arc<Shared>, id: String, instance: Instance) {
                 return;
             }
         };
+        shared.output.end_and_wait(&instance).await;
         ended(&shared, &id, instance, code);
     });
 }
@@ -401,19 +396,5 @@ pub(crate) async fn mark_ready(shared: &Arc<Shared>, instance: &Instance) {
     .await;
     if let Err(error) = marked {
         tracing::warn!(id, %error, "cannot mark a container as ready in containerd");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn log_urls() {
-        assert_eq!(log_url(Path::new("/a-b/c.d")), "file:///a-b/c.d");
-        assert_eq!(
-            log_url(Path::new("/a b/ü%?#")),
-            "file:///a%20b/%C3%BC%25%3F%23"
-        );
     }
 }

@@ -18,6 +18,7 @@ mod link;
 mod logs;
 mod lxc;
 mod names;
+mod output;
 mod own;
 mod probe;
 mod record;
@@ -34,6 +35,6 @@ mod supervise;
 mod user;
 
 pub use callers::{Caller, Callers};
-pub use config::{Address, Config, Spawn};
+pub use config::{Address, Config, LogSettings, Spawn};
 pub use link::Private;
 pub use runtime::{ContainerdRuntime, Control, StartError};

@@ -1,9 +1,8 @@
-//! Log files of containers, kept within their size.
+//! Log files that other programs write by themselves (a private containerd), kept within their size.
 //!
-//! The shim of a container writes its output to the end of `console.log` by itself, so that nothing is lost or blocked
-//! while this program is away. One thread here is told by the kernel (inotify) when a file grows. The front of a file over its
-//! limit is copied to `console.log.1` and taken out in place, because the shim keeps the file open. Where the file system cannot do that
-//! (tmpfs), the file is emptied, and lines of the microseconds between copy and emptying are lost.
+//! One thread is told by the kernel (inotify) when a file grows. The front of a file over its limit is copied to `<name>.1` and taken out in
+//! place, because its writer keeps the file open. Where the file system cannot do that (tmpfs), the file is emptied, and lines of the
+//! microseconds between copy and emptying are lost. Output of containers does not come this way: see `output.rs`.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -14,16 +13,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use linux::watch::{self, FileWatch};
-use model::container::Logs;
 
 /// Pause after a round of rotations: bounds the work that a container can cause, and with its speed the overshoot.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Follows the log files of all containers.
+/// How large a file may grow, and how many older parts are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limits {
+    pub(crate) max_bytes: u64,
+    pub(crate) files: u32,
+}
+
+/// Keeps files within their size.
 #[derive(Debug, Clone)]
 pub(crate) struct LogKeeper {
     watch: Arc<FileWatch>,
-    files: Arc<Mutex<BTreeMap<i32, (PathBuf, Logs)>>>,
+    files: Arc<Mutex<BTreeMap<i32, (PathBuf, Limits)>>>,
 }
 
 impl LogKeeper {
@@ -42,7 +47,7 @@ impl LogKeeper {
     }
 
     /// Makes the file when it is not there, and keeps it within its size from now on.
-    pub(crate) fn follow(&self, path: &Path, limits: Logs) -> io::Result<()> {
+    pub(crate) fn follow(&self, path: &Path, limits: Limits) -> io::Result<()> {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }
@@ -52,21 +57,7 @@ impl LogKeeper {
         rotate_if_full(path, limits)
     }
 
-    /// Forgets a file.
-    pub(crate) fn forget(&self, path: &Path) {
-        let mut files = self.files();
-        let found = files
-            .iter()
-            .find(|(_, (other, _))| other == path)
-            .map(|(watch, _)| *watch);
-        if let Some(watch) = found {
-            files.remove(&watch);
-            drop(files);
-            self.watch.remove(watch);
-        }
-    }
-
-    fn files(&self) -> MutexGuard<'_, BTreeMap<i32, (PathBuf, Logs)>> {
+    fn files(&self) -> MutexGuard<'_, BTreeMap<i32, (PathBuf, Limits)>> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -93,7 +84,7 @@ impl LogKeeper {
 }
 
 /// Keeps `path` below its size: its content goes to `path.1`, that to `path.2`, and so on.
-fn rotate_if_full(path: &Path, limits: Logs) -> io::Result<()> {
+fn rotate_if_full(path: &Path, limits: Limits) -> io::Result<()> {
     let found = match fs::metadata(path) {
         Ok(found) => found,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -124,7 +115,7 @@ fn rotate_if_full(path: &Path, limits: Logs) -> io::Result<()> {
 }
 
 /// Copies the newest `max_bytes` of the first `length` bytes of the file.
-fn keep_copy(path: &Path, file: &mut File, length: u64, limits: Logs) -> io::Result<()> {
+fn keep_copy(path: &Path, file: &mut File, length: u64, limits: Limits) -> io::Result<()> {
     if limits.files == 0 {
         return Ok(());
     }
@@ -147,7 +138,7 @@ fn keep_copy(path: &Path, file: &mut File, length: u64, limits: Logs) -> io::Res
 }
 
 /// Adds what was written after the copy was made, so that little is lost where the file can only be emptied as a whole.
-fn catch_up(path: &Path, file: &mut File, from: u64, limits: Logs) -> io::Result<()> {
+fn catch_up(path: &Path, file: &mut File, from: u64, limits: Limits) -> io::Result<()> {
     if limits.files == 0 {
         return Ok(());
     }
@@ -183,7 +174,7 @@ mod tests {
     fn rotates_in_place_and_loses_nothing() {
         let folder = folder("rotate");
         let path = folder.join("console.log");
-        let limits = Logs {
+        let limits = Limits {
             max_bytes: 20_000,
             files: 2,
         };
@@ -215,7 +206,7 @@ mod tests {
         fs::write(&path, "0123456789ab").unwrap();
         rotate_if_full(
             &path,
-            Logs {
+            Limits {
                 max_bytes: 10,
                 files: 1,
             },
@@ -229,7 +220,7 @@ mod tests {
         fs::write(&path, [b'x'; 50_000]).unwrap();
         rotate_if_full(
             &path,
-            Logs {
+            Limits {
                 max_bytes: 10_000,
                 files: 0,
             },
@@ -247,7 +238,7 @@ mod tests {
         keeper
             .follow(
                 &path,
-                Logs {
+                Limits {
                     max_bytes: 4096,
                     files: 1,
                 },
@@ -264,7 +255,6 @@ mod tests {
             std::thread::sleep(Duration::from_millis(5));
         }
         assert!(fs::metadata(numbered(&path, 1)).unwrap().len() <= 4096);
-        keeper.forget(&path);
         fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -8,7 +8,6 @@ use std::io;
 use std::path::Path;
 
 use device::ports::{Exit, Instance};
-use model::container::Logs;
 use model::{ContainerName, ObjectId, RevisionId};
 use serde::{Deserialize, Serialize};
 
@@ -60,8 +59,6 @@ pub(crate) struct Record {
     pub(crate) halt_signal: Option<u32>,
     /// The image that it has mounted.
     pub(crate) image: Option<ObjectId>,
-    pub(crate) log_max_bytes: u64,
-    pub(crate) log_files: u32,
 }
 
 impl Record {
@@ -70,13 +67,6 @@ impl Record {
             container: self.container.clone(),
             fingerprint: self.fingerprint,
             generation: self.generation,
-        }
-    }
-
-    pub(crate) fn logs(&self) -> Logs {
-        Logs {
-            max_bytes: self.log_max_bytes,
-            files: self.log_files,
         }
     }
 
@@ -119,8 +109,6 @@ mod tests {
             pid_namespace: Some((4, 4_026_531_836)),
             halt_signal: Some(15),
             image: None,
-            log_max_bytes: 1,
-            log_files: 0,
         };
         record.write(&folder).unwrap();
         assert_eq!(Record::read(&folder), Some(record));

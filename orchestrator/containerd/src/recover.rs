@@ -8,7 +8,6 @@ use std::fs;
 use std::sync::Arc;
 
 use device::ports::Exit;
-use model::container::Logs;
 
 use crate::client::{Client, TaskPhase};
 use crate::instance::{self, Failure, label};
@@ -40,10 +39,12 @@ pub(crate) async fn recover(shared: &Arc<Shared>, client: &Client) -> Result<(),
     for (id, record) in &records {
         shared.registry().insert(id, record.clone());
     }
+    let mut running = Vec::new();
     for id in ids {
         let task = tasks.get(&id).copied();
         match (records.remove(&id), task) {
             (Some(record), Some((TaskPhase::Running, pid))) => {
+                running.push(record.instance());
                 take_over(shared, &id, record, pid);
             }
             (Some(record), Some((TaskPhase::Stopped { exit }, _))) => {
@@ -57,18 +58,16 @@ pub(crate) async fn recover(shared: &Arc<Shared>, client: &Client) -> Result<(),
             }
         }
     }
+    let kept = instance::blocking(shared, move |shared| shared.output.keep(&running)).await?;
+    if let Err(error) = kept {
+        tracing::error!(%error, "the output of containers that run is not kept");
+    }
     instance::blocking(shared, unmount_unused_images).await?;
     Ok(())
 }
 
 fn take_over(shared: &Arc<Shared>, id: &str, record: Record, pid: u32) {
     let instance = record.instance();
-    let log = shared
-        .config
-        .console_log(&record.revision, &record.container);
-    if let Err(error) = shared.logs.follow(&log, record.logs()) {
-        tracing::warn!(id, %error, "cannot keep the log of a container within its size");
-    }
     if let Some(entry) = shared.registry().of_mut(id, &instance) {
         entry.pid = Some(pid);
         entry.record.phase = Phase::Running;
@@ -165,7 +164,6 @@ fn unmount_unused_images(shared: &Shared) {
 }
 
 fn from_labels(labels: &HashMap<String, String>) -> Option<Record> {
-    let logs = Logs::default();
     Some(Record {
         container: labels.get(label::CONTAINER)?.parse().ok()?,
         fingerprint: labels.get(label::FINGERPRINT)?.parse().ok()?,
@@ -180,7 +178,5 @@ fn from_labels(labels: &HashMap<String, String>) -> Option<Record> {
             .and_then(|image| image.parse().ok()),
         pid_namespace: None,
         halt_signal: None,
-        log_max_bytes: logs.max_bytes,
-        log_files: logs.files,
     })
 }

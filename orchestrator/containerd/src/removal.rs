@@ -145,9 +145,7 @@ fn take_down(
         Keep::Record => rootfs::unmount_root(config, id)?,
     }
     if let Some(record) = record {
-        shared
-            .logs
-            .forget(&config.console_log(&record.revision, &record.container));
+        shared.output.end(&record.instance());
     }
     let Some(image) = image else {
         return Ok(());

@@ -18,7 +18,8 @@ use tonic::metadata::AsciiMetadataValue;
 use crate::callers::Callers;
 use crate::config::{Address, Config};
 use crate::link::{self, Link, Private, Stopper};
-use crate::logs::LogKeeper;
+use crate::logs::{Limits, LogKeeper};
+use crate::output::Output;
 use crate::registry::Registry;
 use crate::rootfs::{self, RootError};
 use crate::{instance, probe};
@@ -30,7 +31,7 @@ const PROBES_AT_ONCE_MAX: usize = 32;
 /// How long a private containerd may take to start or end when that was asked for.
 const PRIVATE_PATIENCE: Duration = Duration::from_secs(12);
 /// What a private containerd may log: bytes, and files besides the current one.
-const CONTAINERD_LOG: model::container::Logs = model::container::Logs {
+const CONTAINERD_LOG: Limits = Limits {
     max_bytes: 128 << 10,
     files: 1,
 };
@@ -69,6 +70,7 @@ pub(crate) struct Shared {
     /// The private containerd, when there is one.
     pub(crate) private: watch::Sender<Private>,
     pub(crate) logs: LogKeeper,
+    pub(crate) output: Output,
     pub(crate) cgroups: Cgroups,
     /// Held while an image is mounted, or found unused and unmounted.
     pub(crate) images: Mutex<()>,
@@ -162,6 +164,7 @@ impl ContainerdRuntime {
                 wanted: true,
             }),
             logs: LogKeeper::start().map_err(StartError::Logs)?,
+            output: Output::prepare(&config).map_err(StartError::Logs)?,
             cgroups: Cgroups::find().map_err(StartError::Cgroups)?,
             images: Mutex::new(()),
             starts: Semaphore::new(STARTS_AT_ONCE_MAX),

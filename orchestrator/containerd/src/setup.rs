@@ -1,8 +1,9 @@
-//! Everything on this machine that an instance needs before containerd is asked: record, mounts, description, log.
+//! Everything on this machine that an instance needs before containerd is asked: record, mounts, description, pipes.
 //!
 //! All of it blocks, and can be repeated over what a kill left half done.
 
 use device::ports::StartSpec;
+use logger::Registered;
 use model::Container;
 use model::container::{ImageConfig as ImageConfigOf, Kind, Lxc, Oci};
 
@@ -23,7 +24,13 @@ pub(crate) fn to_mount(shared: &Shared, id: &str, spec: &StartSpec) -> Result<()
 }
 
 /// Sets up an instance that is to run, and describes it.
-pub(crate) fn to_run(shared: &Shared, id: &str, spec: &StartSpec) -> Result<Described, Failure> {
+///
+/// The pipes for its output are held open until it has them open itself.
+pub(crate) fn to_run(
+    shared: &Shared,
+    id: &str,
+    spec: &StartSpec,
+) -> Result<(Described, Registered), Failure> {
     let config = &shared.config;
     let container = &spec.container;
     let kind = read(shared, container)?;
@@ -36,7 +43,13 @@ pub(crate) fn to_run(shared: &Shared, id: &str, spec: &StartSpec) -> Result<Desc
     let sees = sees::folders(config, &spec.revision, container).map_err(|error| {
         Failure::Other(format!("cannot make a folder for what it sees: {error}"))
     })?;
+    let log = config.console_log(&spec.revision, &container.name);
+    let pipes = shared
+        .output
+        .open(&spec.instance, &spec.revision, container.logs(), &log)
+        .map_err(|error| Failure::Other(format!("cannot take its output: {error}")))?;
     let places = Places {
+        dev_log: pipes.dev_log.as_deref(),
         rootfs: &root.rootfs,
         storage: &config.storage,
         cgroup: &cgroup,
@@ -53,12 +66,7 @@ pub(crate) fn to_run(shared: &Shared, id: &str, spec: &StartSpec) -> Result<Desc
     .map_err(RootError::from)?;
     let file = config.instance(id).join("process.json");
     std::fs::write(&file, &described.process).map_err(cannot_write(&file))?;
-    let log = config.console_log(&spec.revision, &container.name);
-    shared
-        .logs
-        .follow(&log, container.logs())
-        .map_err(cannot_write(&log))?;
-    Ok(described)
+    Ok((described, pipes))
 }
 
 fn cannot_write(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Failure {
@@ -160,7 +168,6 @@ fn keep_record(
     spec: &StartSpec,
     halt_signal: Option<u32>,
 ) -> Result<(), Failure> {
-    let logs = spec.container.logs();
     let record = Record {
         container: spec.instance.container.clone(),
         fingerprint: spec.instance.fingerprint,
@@ -171,8 +178,6 @@ fn keep_record(
         pid_namespace: None,
         halt_signal,
         image: spec.container.root.as_ref().map(|root| root.object),
-        log_max_bytes: logs.max_bytes,
-        log_files: logs.files,
     };
     let folder = shared.config.instance(id);
     std::fs::create_dir_all(&folder).map_err(cannot_write(&folder))?;

@@ -73,6 +73,8 @@ pub(crate) struct Places<'a> {
     pub(crate) sees: &'a [PathBuf],
     /// Every volume but the writable layer.
     pub(crate) volumes: &'a [VolumePlace],
+    /// The socket that is its `/dev/log`.
+    pub(crate) dev_log: Option<&'a Path>,
     /// Containers with the same one share a shim.
     pub(crate) shim_group: Option<String>,
 }
@@ -277,7 +279,8 @@ pub(crate) fn shared_memory() -> Mounted {
     Mounted::new("/dev/shm", "tmpfs", "shm", &options)
 }
 
-/// The control socket, under both its names, and what the container sees of the device below the second one.
+/// The control socket, under both its names, and what the container sees of the device below the second one;
+/// and `/dev/log`.
 pub(crate) fn sockets(places: &Places<'_>) -> impl Iterator<Item = Mounted> {
     let shown = |folder: &Path, target: &str| {
         let options = ["ro", "nosuid", "nodev", "noexec"];
@@ -293,6 +296,7 @@ pub(crate) fn sockets(places: &Places<'_>) -> impl Iterator<Item = Mounted> {
                 .zip(sees::POINTS)
                 .map(move |(folder, point)| shown(folder, &format!("/pantavisor/{point}"))),
         )
+        .chain(places.dev_log.map(move |socket| shown(socket, "/dev/log")))
 }
 
 /// Whether the writable layer of a container is wanted, and how long it is kept.

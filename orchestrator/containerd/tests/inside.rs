@@ -194,7 +194,7 @@ fn limits_and_networks() {
     let app = with("app", oci);
     let (instance, pid) = device.start(&app);
     device.wait_log(&app, "lo\n");
-    let log = fs::read_to_string(device.log(&app)).unwrap();
+    let log = device.written(&app);
     // Its own view: it sees neither our group nor other networks.
     assert!(!log.contains("cx-limits"), "{log}");
     assert!(log.ends_with(":/\nlo\n"), "{log}");

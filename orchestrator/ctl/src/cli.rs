@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use model::claim::Part;
+use model::log::Level;
 use model::metadata::MetaKey;
 use model::{ContainerName, ObjectId, RevisionId};
 
@@ -110,6 +111,10 @@ pub(crate) enum DeviceCommand {
     Progress(ProgressArgs),
     /// Show what containers wrote.
     Logs(LogsArgs),
+    /// Show what containers use, again and again; once when the output is no terminal.
+    Top(TopArgs),
+    /// Print the figures for monitors, in the OpenMetrics format.
+    Metrics,
     /// Show what happened on the device.
     Events(EventsArgs),
     /// Explain in words why the device, a container, a group or a revision is where it is.
@@ -368,9 +373,42 @@ pub(crate) struct LogsArgs {
     /// Lines from the end, at most 10000 [default: 100].
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=10_000))]
     pub(crate) lines: Option<u32>,
-    /// Of this revision; of the running one when not given.
+    /// Of this revision; where the container wrote last when not given.
     #[arg(long, value_name = "REVISION")]
     pub(crate) revision: Option<RevisionId>,
+    /// From then on: a time (2026-11-21T10:20:30Z), or how long ago (90s, 10min, 2h, 7d).
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    pub(crate) since: Option<String>,
+    /// This level and worse ones: fatal, error, warn, info, debug.
+    #[arg(long, value_name = "LEVEL", value_parser = level)]
+    pub(crate) level: Option<Level>,
+    /// Show time, level and source before each line.
+    #[arg(short, long)]
+    pub(crate) times: bool,
+}
+
+fn level(text: &str) -> Result<Level, String> {
+    let level = text.parse();
+    level.map_err(|()| "use fatal, error, warn, info or debug".to_owned())
+}
+
+/// Checked here so that a mistyped one is told at once; read against the device's clock.
+fn since(text: &str) -> Result<String, String> {
+    match model::log::parse_since(text, model::WallTime(u64::MAX)) {
+        Some(_) => Ok(text.to_owned()),
+        None => Err("use a time such as 2026-11-21T10:20:30Z, or 90s, 10min, 2h, 7d".to_owned()),
+    }
+}
+
+/// How often.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct TopArgs {
+    /// Seconds between two looks, 1 to 3600.
+    #[arg(short = 'd', long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) delay: u64,
+    /// Show it once and end.
+    #[arg(long)]
+    pub(crate) once: bool,
 }
 
 /// Which events.

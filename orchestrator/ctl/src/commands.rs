@@ -15,7 +15,7 @@ use crate::cli::{
 };
 use crate::failure::{Exit, Failure};
 use crate::terminal::{Look, clean_lines, print, print_bytes};
-use crate::{claims, follow, generate, install, logs, machine, objects, plan, screen};
+use crate::{claims, follow, generate, install, logs, machine, objects, plan, screen, top};
 
 /// Where the control socket is, first one first.
 const SOCKETS: [&str; 2] = ["/run/coxswain/control.sock", "/pantavisor/pv-ctrl"];
@@ -172,6 +172,8 @@ async fn dispatch(context: &Context, command: DeviceCommand) -> Result<Exit, Fai
         DeviceCommand::Run(args) => return follow::run(context, args).await,
         DeviceCommand::Rollback(args) => return follow::roll_back(context, args).await,
         DeviceCommand::Logs(args) => logs::logs(context, args).await?,
+        DeviceCommand::Top(args) => top::top(context, args).await?,
+        DeviceCommand::Metrics => print(&client.metrics().await?)?,
         DeviceCommand::Events(args) => events(context, args).await?,
         DeviceCommand::Why { subject } => {
             let subject = match &subject {

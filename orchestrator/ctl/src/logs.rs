@@ -1,12 +1,12 @@
 //! `coxctl logs`: one container's log, or all of them with names in front.
 
+use api::call::LogForm;
 use client::{LogQuery, Logs};
 use model::ContainerName;
-use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::cli::LogsArgs;
-use crate::commands::{Context, json_line};
+use crate::commands::Context;
 use crate::failure::{Exit, Failure};
 use crate::terminal::{Cleaner, clean, clean_lines, print, print_bytes};
 
@@ -18,11 +18,19 @@ pub(crate) async fn logs(context: &Context, args: LogsArgs) -> Result<(), Failur
         tail: args.lines,
         follow: args.follow,
         revision: args.revision,
+        since: args.since,
+        level: args.level,
+        form: if context.json {
+            Some(LogForm::Json)
+        } else {
+            args.times.then_some(LogForm::Text)
+        },
     };
     if let Some(container) = &args.container {
         let log = context.client.logs(container, &query).await?;
         return if context.json {
-            as_json(container, log).await
+            // Lines of JSON already.
+            raw(log).await
         } else if context.look.width.is_some() {
             clean_log(log).await
         } else {
@@ -51,19 +59,6 @@ async fn clean_log(mut log: Logs) -> Result<(), Failure> {
         print(&cleaner.push(&piece))?;
     }
     Ok(print(&cleaner.finish())?)
-}
-
-async fn as_json(container: &ContainerName, mut log: Logs) -> Result<(), Failure> {
-    let mut lines = Lines::default();
-    while let Some(piece) = log.next().await? {
-        for line in lines.push(&piece) {
-            print(&json_line(&json!({ "container": container, "line": line })))?;
-        }
-    }
-    if let Some(line) = lines.finish() {
-        print(&json_line(&json!({ "container": container, "line": line })))?;
-    }
-    Ok(())
 }
 
 /// Whether there is just nothing to show: a container that was never started has no log.
@@ -150,9 +145,8 @@ fn widest(names: &[ContainerName]) -> usize {
 
 fn show(context: &Context, name: &ContainerName, width: usize, line: &str) -> Result<(), Failure> {
     if context.json {
-        return Ok(print(&json_line(
-            &json!({ "container": name, "line": line }),
-        ))?);
+        // A line of JSON that holds the name.
+        return Ok(print(&format!("{line}\n"))?);
     }
     let name = clean(name.as_str());
     if context.look.width.is_none() {

@@ -20,6 +20,7 @@ mod plan;
 mod screen;
 mod table;
 mod terminal;
+mod top;
 mod units;
 
 use std::process::ExitCode;

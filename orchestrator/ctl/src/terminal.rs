@@ -43,6 +43,20 @@ impl Look {
         }
     }
 
+    /// The same for standard output as it is by now.
+    pub(crate) fn now(before: &Self) -> Self {
+        Self {
+            width: before.width.map(|_| columns()),
+            colour: before.colour,
+        }
+    }
+
+    /// Lines of the terminal.
+    pub(crate) fn height(&self) -> usize {
+        let size = terminal_size::terminal_size_of(io::stdout());
+        size.map_or(24, |(_, height)| usize::from(height.0))
+    }
+
     /// `text` in this tone.
     pub(crate) fn paint(&self, tone: Tone, text: &str) -> String {
         match tone.sequence().filter(|_| self.colour && !text.is_empty()) {

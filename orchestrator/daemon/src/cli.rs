@@ -23,7 +23,15 @@ pub enum Invocation {
         /// As JSON instead of text.
         json: bool,
     },
+    /// Be the log process.
+    Logger {
+        /// The folder in which it meets the orchestrator.
+        folder: PathBuf,
+    },
 }
+
+/// The subcommand with which this program starts itself as the log process.
+pub const LOGGER: &str = "logger";
 
 /// The command as clap knows it; also the source of the man page.
 pub fn command() -> Command {
@@ -60,6 +68,16 @@ pub fn command() -> Command {
                         .help("Print the findings as JSON"),
                 ),
         );
+    command = command.subcommand(
+        Command::new(LOGGER)
+            .about("Keeps what containers write; started by coxswain itself")
+            .hide(true)
+            .arg(
+                Arg::new("folder")
+                    .required(true)
+                    .value_hint(ValueHint::DirPath),
+            ),
+    );
     for setting in SETTINGS {
         let value_name = match setting.kind {
             Kind::Text => "TEXT",
@@ -123,6 +141,12 @@ pub fn parse(
             json: check.get_flag("json"),
         });
     }
+    if let Some((LOGGER, logger)) = matches.subcommand() {
+        let folder = logger.get_one::<String>("folder");
+        return Ok(Invocation::Logger {
+            folder: folder.map(PathBuf::from).unwrap_or_default(),
+        });
+    }
     Ok(Invocation::Run(Box::new(layers(&matches, environment)?)))
 }
 
@@ -162,6 +186,7 @@ mod tests {
         match parse(arguments, environment).map_err(|error| error.to_string())? {
             Invocation::Run(config) => Ok(*config),
             Invocation::Check { .. } => Err("check".to_owned()),
+            Invocation::Logger { .. } => Err("logger".to_owned()),
         }
     }
 

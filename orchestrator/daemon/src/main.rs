@@ -21,6 +21,7 @@ fn main() -> ExitCode {
     };
     match cli::parse(std::env::args_os(), environment) {
         Ok(Invocation::Run(config)) => run(*config),
+        Ok(Invocation::Logger { folder }) => keep_logs(folder),
         Ok(Invocation::Check { storage, json }) => {
             let (text, code) = daemon::check::check(&storage, json);
             // A reader that went away wants no more text; the code still tells.
@@ -38,14 +39,34 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(config: Config) -> ExitCode {
+/// The log process: a program of its own that outlives the orchestrator.
+fn keep_logs(folder: std::path::PathBuf) -> ExitCode {
+    tell("warn");
+    // It leads a session already when a person started it.
+    drop(linux::process::new_session());
+    match logger::run(folder) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn tell(level: &str) {
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        .with_ansi(false);
+        .with_ansi(false)
+        // Whoever read them is gone: no reason to end.
+        .log_internal_errors(false);
     tracing_subscriber::registry()
         .with(lines)
-        .with(levels(config.text("log-level")))
+        .with(levels(level))
         .init();
+}
+
+fn run(config: Config) -> ExitCode {
+    tell(config.text("log-level"));
     match daemon::run(config) {
         Ok(ending) => daemon::exit_code(ending),
         Err(error) => {
@@ -65,6 +86,7 @@ fn levels(level: &str) -> Targets {
         "server",
         "containerd",
         "linux",
+        "logger",
         "store",
     ];
     Targets::new()

@@ -245,6 +245,7 @@ fn bring_up(
         }),
         clock: Arc::new(SystemClock),
         logs: storage.join("logs"),
+        log_changes: linux::watch::changes_in,
         timeouts: Timeouts::default(),
     };
     let ending = tokio.block_on(async {
@@ -362,6 +363,16 @@ fn containerd_config(config: &Config, storage: &Path, run_dir: &Path) -> contain
     let mut adapter = containerd::Config::new(storage.to_owned(), run_dir.to_owned());
     adapter.default_role_mgmt = config.flag("pantavisor-default-roles");
     adapter.namespace = config.text("containerd-namespace").to_owned();
+    adapter.logs = containerd::LogSettings {
+        quota_bytes: config.number("log-quota") << 20,
+        rate_bytes: config.number("log-rate") << 10,
+        // This very program, also when its file was replaced meanwhile.
+        program: Some(logger::Program {
+            path: "/proc/self/exe".into(),
+            name: "coxswain-logger".into(),
+            arguments: vec![crate::cli::LOGGER.into()],
+        }),
+    };
     adapter.address = match config.text("containerd") {
         "spawn" => Address::Spawn(Spawn {
             program: config.text("containerd-binary").into(),

@@ -35,6 +35,15 @@ pub fn hold_open(path: &Path) -> io::Result<File> {
     open(path, OFlags::RDWR)
 }
 
+/// Makes room for so many bytes that nobody has read, rounded up by the kernel.
+///
+/// # Errors
+/// As the kernel gives them; `PermissionDenied` beyond what it lets this user have.
+pub fn enlarge(pipe: &File, bytes: usize) -> io::Result<()> {
+    rustix::pipe::fcntl_setpipe_size(pipe, bytes)?;
+    Ok(())
+}
+
 fn open(path: &Path, how: OFlags) -> io::Result<File> {
     let flags = how | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     Ok(rustix::fs::open(path, flags, Mode::empty())?.into())

@@ -25,6 +25,21 @@ pub fn remove_front(file: &File, bytes: u64) -> io::Result<()> {
     }
 }
 
+/// Becomes readable when a file in a folder is written to, made, renamed or removed. Reading it does not wait.
+///
+/// # Errors
+/// As the kernel gives them.
+pub fn changes_in(folder: &Path) -> io::Result<OwnedFd> {
+    let fd = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+    let what = WatchFlags::MODIFY
+        | WatchFlags::CREATE
+        | WatchFlags::MOVED_TO
+        | WatchFlags::DELETE_SELF
+        | WatchFlags::ONLYDIR;
+    inotify::add_watch(&fd, folder, what)?;
+    Ok(fd)
+}
+
 /// Events that one wait takes; what is left comes with the next.
 const EVENTS_MAX: usize = 256;
 

@@ -73,6 +73,8 @@ pub(crate) struct Hub {
     channels: Mutex<BTreeMap<String, Arc<Channel>>>,
     work: Mutex<Work>,
     worked: Condvar,
+    /// A source is done: another one may have its name by now.
+    forgotten: AtomicBool,
 }
 
 impl Hub {
@@ -84,6 +86,7 @@ impl Hub {
             channels: Mutex::default(),
             work: Mutex::default(),
             worked: Condvar::new(),
+            forgotten: AtomicBool::new(false),
         })
     }
 
@@ -126,6 +129,14 @@ impl Hub {
         let mut channels = lock(&self.channels);
         channels.remove(name);
         share(&channels);
+        drop(channels);
+        self.forgotten.store(true, Ordering::Release);
+        self.intake.wake();
+    }
+
+    /// Whether a source was forgotten since this was asked last.
+    pub(crate) fn has_forgotten(&self) -> bool {
+        self.forgotten.swap(false, Ordering::AcqRel)
     }
 
     /// Queues what came from a source.

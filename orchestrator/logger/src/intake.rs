@@ -3,7 +3,7 @@
 //! A source whose queue is full is not read for a moment, which holds its container up; then it is read all the same, at the cost of its
 //! oldest lines. No source can keep another one from being read: each has its turn, of a bounded size.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -63,19 +63,28 @@ enum Ready {
 #[derive(Debug)]
 pub(crate) struct Intake {
     hub: Arc<Hub>,
-    watch: FileWatch,
+    /// `None` when the kernel has no more of them: a container may have taken all. Then the spool is looked at more often.
+    watch: Option<FileWatch>,
     sources: BTreeMap<String, Source>,
     control: Option<UnixListener>,
     messages: Vec<Message>,
     followers: Followers,
     buffer: Vec<u8>,
     idle_since: Option<Instant>,
+    looked: Instant,
+    /// Sources that could not be opened, and that this was told once.
+    waiting_for: BTreeSet<String>,
 }
 
 impl Intake {
     pub(crate) fn new(hub: Arc<Hub>) -> io::Result<Self> {
-        let watch = FileWatch::new()?;
-        watch.add_folder(hub.spool.folder())?;
+        let watch = FileWatch::new().and_then(|watch| {
+            watch.add_folder(hub.spool.folder())?;
+            Ok(watch)
+        });
+        if let Err(error) = &watch {
+            tracing::warn!(%error, "the kernel does not tell of new containers; looking for them instead");
+        }
         let control = hub.settings().control_socket;
         let control = control.and_then(|path| match listen(&path) {
             Ok(listener) => Some(listener),
@@ -87,12 +96,14 @@ impl Intake {
         Ok(Self {
             followers: Followers::new(Arc::clone(&hub)),
             hub,
-            watch,
+            watch: watch.ok(),
             sources: BTreeMap::new(),
             control,
             messages: Vec::new(),
             buffer: vec![0; limits::PIECE_BYTES],
             idle_since: None,
+            looked: Instant::now(),
+            waiting_for: BTreeSet::new(),
         })
     }
 
@@ -115,7 +126,20 @@ impl Intake {
             for ready in found.into_iter().rev() {
                 self.take(&ready)?;
             }
-            self.end_what_is_due(Instant::now());
+            let now = Instant::now();
+            if now.saturating_duration_since(self.looked) >= self.look_again() {
+                self.look()?;
+            }
+            self.end_what_is_due(now);
+        }
+    }
+
+    /// After which time the spool is looked at although nobody told of a change.
+    fn look_again(&self) -> Duration {
+        if self.watch.is_none() || !self.waiting_for.is_empty() {
+            limits::LOOK_WITHOUT_WATCH
+        } else {
+            limits::LOOK
         }
     }
 
@@ -130,14 +154,14 @@ impl Intake {
 
     /// What is waited for, and how long at most.
     fn waiting(&self, now: Instant) -> (Vec<(Ready, BorrowedFd<'_>)>, Option<Duration>) {
-        let mut waiting = vec![
-            (Ready::Woken, self.hub.intake.as_fd()),
-            (Ready::Spool, self.watch.as_fd()),
-        ];
-        let mut timeout = match self.idle_since {
-            Some(_) => limits::IDLE,
-            None => limits::LOOK,
-        };
+        let mut waiting = vec![(Ready::Woken, self.hub.intake.as_fd())];
+        if let Some(watch) = &self.watch {
+            waiting.push((Ready::Spool, watch.as_fd()));
+        }
+        let mut timeout = self.look_again();
+        if self.idle_since.is_some() {
+            timeout = timeout.min(limits::IDLE);
+        }
         let mut sooner = |time: Duration| timeout = timeout.min(time);
         if let Some(control) = &self.control
             && self.messages.len() < limits::CONNECTIONS_MAX
@@ -173,9 +197,16 @@ impl Intake {
 
     fn take(&mut self, ready: &Ready) -> io::Result<()> {
         match ready {
-            Ready::Woken => self.hub.intake.clear(),
+            Ready::Woken => {
+                self.hub.intake.clear();
+                if self.hub.has_forgotten() {
+                    self.look()?;
+                }
+            }
             Ready::Spool => {
-                self.watch.wait()?;
+                if let Some(watch) = &self.watch {
+                    watch.wait()?;
+                }
                 self.look()?;
             }
             Ready::Control => self.accept(),
@@ -196,31 +227,48 @@ impl Intake {
 
     /// Takes up what is new in the spool, and sees what has ended.
     fn look(&mut self) -> io::Result<()> {
+        self.looked = Instant::now();
         match self.hub.spool.settings() {
             Ok(settings) => self.hub.set_settings(settings),
             // Being written anew, or the spool is being removed.
             Err(error) => tracing::debug!(%error, "settings of the logs"),
         }
+        self.waiting_for
+            .retain(|name| self.hub.spool.is_there(name));
         for name in self.hub.spool.names() {
             let known = self.sources.contains_key(&name) || self.hub.get(&name).is_some();
             if !known && self.sources.len() < limits::SOURCES_MAX {
-                match self.open(&name) {
-                    Ok(source) => {
-                        self.followers.follow(&source.channel)?;
-                        self.sources.insert(name.clone(), source);
-                    }
-                    Err(error) => {
-                        tracing::warn!(source = name, %error, "a source of logs cannot be read; it is removed");
-                        self.hub.forget(&name);
-                        self.hub.spool.remove(&name)?;
-                    }
-                }
+                self.take_up(&name)?;
             }
             if let Some(source) = self.sources.get_mut(&name)
                 && source.ending_since.is_none()
                 && self.hub.spool.has_ended(&name)
             {
                 source.ending_since = Some(Instant::now());
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a source up. One that cannot be opened now is tried again as long as its container runs: without a reader, that would be held up
+    /// for good.
+    fn take_up(&mut self, name: &str) -> io::Result<()> {
+        match self.open(name) {
+            Ok(source) => {
+                self.waiting_for.remove(name);
+                if let Err(error) = self.followers.follow(&source.channel) {
+                    tracing::warn!(source = name, %error, "its log files are not followed");
+                }
+                self.sources.insert(name.to_owned(), source);
+            }
+            Err(error) => {
+                if self.waiting_for.insert(name.to_owned()) {
+                    tracing::warn!(source = name, %error, "a source of logs cannot be read; it is tried again");
+                }
+                if self.hub.spool.has_ended(name) {
+                    self.waiting_for.remove(name);
+                    self.hub.spool.remove(name)?;
+                }
             }
         }
         Ok(())

@@ -170,7 +170,6 @@ impl Keeper {
                 tracing::warn!(source = channel.name, %error, "cannot remove a source of logs");
             }
             self.hub.forget(&channel.name);
-            self.hub.intake.wake();
         }
     }
 
@@ -235,11 +234,11 @@ impl Writing {
             Err(error) => {
                 kept.lost.disk.lines += lines;
                 kept.lost.disk.bytes += bytes;
-                kept.lost.reason = match error.kind() {
-                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                        "the storage is full".to_owned()
-                    }
-                    _ => format!("the storage did not take them: {error}"),
+                let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+                kept.lost.reason = if full.contains(&error.kind()) {
+                    "the storage is full".to_owned()
+                } else {
+                    format!("the storage did not take them: {error}")
                 };
                 0
             }

@@ -19,5 +19,5 @@ pub mod spool;
 mod starter;
 
 pub use process::run;
-pub use spool::{Registered, Settings, Source, Spool};
+pub use spool::{Readers, Registered, Settings, Source, Spool};
 pub use starter::{Program, Starter};

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// Bytes that are taken from a pipe at once.
 pub const PIECE_BYTES: usize = 64 << 10;
+/// Bytes that a pipe takes while nobody reads: the log process is started again, or the whole orchestrator.
+pub const PIPE_BYTES: usize = 1 << 20;
 /// Bytes of one source that wait to be written.
 pub const QUEUE_BYTES_MAX: usize = 512 << 10;
 /// The same, over all sources; each gets its share.
@@ -38,6 +40,8 @@ pub const FOLLOW_LOOK: Duration = Duration::from_secs(1);
 pub const FOLLOW_BYTES: usize = 256 << 10;
 /// Whatever happens, the spool is looked at so often: it may be gone.
 pub const LOOK: Duration = Duration::from_secs(10);
+/// The same where the kernel does not tell of changes.
+pub const LOOK_WITHOUT_WATCH: Duration = Duration::from_millis(100);
 /// Sources at the same time.
 pub const SOURCES_MAX: usize = 512;
 /// Bytes of a description in the spool.

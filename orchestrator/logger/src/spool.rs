@@ -77,6 +77,7 @@ impl Source {
 
 /// A source that was put into the spool. Its pipes have a reader and a writer as long as this lives.
 #[derive(Debug)]
+#[must_use = "what is written before anybody reads is lost with it"]
 pub struct Registered {
     /// Where its standard output goes.
     pub stdout: PathBuf,
@@ -84,7 +85,24 @@ pub struct Registered {
     pub stderr: PathBuf,
     /// Where its `/dev/log` will be, once the log process has taken it up.
     pub dev_log: Option<PathBuf>,
-    _held: [File; 2],
+    held: [File; 2],
+    readers: Readers,
+}
+
+/// Keeps what was written to the pipes of a source until the log process has taken it, also while that is between two lives.
+#[derive(Debug)]
+pub struct Readers {
+    _stdout: File,
+    _stderr: File,
+}
+
+impl Registered {
+    /// Once the container has its pipes open: its end can be seen from now on, and nothing of it is lost.
+    pub fn into_readers(self) -> Readers {
+        let Self { held, readers, .. } = self;
+        drop(held);
+        readers
+    }
 }
 
 /// The folder. Cheap to clone.
@@ -135,6 +153,14 @@ impl Spool {
             linux::pipes::hold_open(&early.join(STDOUT))?,
             linux::pipes::hold_open(&early.join(STDERR))?,
         ];
+        for pipe in &held {
+            // Less room holds the container up sooner; nothing else.
+            linux::pipes::enlarge(pipe, limits::PIPE_BYTES).ok();
+        }
+        let readers = Readers {
+            _stdout: linux::pipes::open_to_read(&early.join(STDOUT))?,
+            _stderr: linux::pipes::open_to_read(&early.join(STDERR))?,
+        };
         let folder = self.source(name);
         remove_folder(&folder)?;
         for ending in ["end", "pid"] {
@@ -145,7 +171,8 @@ impl Spool {
             stdout: folder.join(STDOUT),
             stderr: folder.join(STDERR),
             dev_log: source.dev_log.then(|| folder.join(DEV_LOG)),
-            _held: held,
+            held,
+            readers,
         })
     }
 

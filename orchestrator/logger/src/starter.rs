@@ -14,7 +14,7 @@ use crate::spool::Spool;
 /// Time for the process to take the lock.
 const START: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(2);
-/// Between two attempts to bring it back.
+/// Between two attempts to bring it back, and after a life that was shorter than this.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// What to start; the folder of the spool is its last argument.
@@ -115,11 +115,22 @@ impl Starter {
 
     /// Waits for the end of the process, again and again; brings it back while there are sources.
     fn watch(&self, mut child: Option<Child>) {
+        let mut short_lives = 0;
         loop {
+            let since = Instant::now();
             // Held by the process as long as it lives.
             let ended = self.spool.lock_file().and_then(|file| file.lock());
             if let Some(child) = child.take() {
                 reap(child);
+            }
+            // Brought back at once; one that ends again and again is not worth a processor.
+            if since.elapsed() >= AGAIN {
+                short_lives = 0;
+            } else {
+                short_lives += 1;
+            }
+            if short_lives > 1 {
+                std::thread::sleep(AGAIN);
             }
             let mut watched = lock(&self.guard);
             if ended.is_err() || self.spool.names().is_empty() {

@@ -545,10 +545,10 @@ pub struct Container {
 
 impl Container {
     /// Its log settings.
-    pub fn logs(&self) -> Logs {
+    pub fn logs(&self) -> &Logs {
         match &self.kind {
-            Kind::Oci(oci) => oci.logs,
-            Kind::Lxc(lxc) => lxc.logs,
+            Kind::Oci(oci) => &oci.logs,
+            Kind::Lxc(lxc) => &lxc.logs,
         }
     }
 

@@ -188,9 +188,7 @@ pub struct Stamp(String);
 impl Stamp {
     /// For lines of this time.
     pub fn new(time: WallTime) -> Self {
-        let seconds = time.to_string();
-        let seconds = seconds.trim_end_matches('Z');
-        Self(format!("{seconds}.{:03}Z ", time.0 % 1000))
+        Self(time.with_millis() + " ")
     }
 
     /// Writes a line. What would end it early is made harmless; `source` must hold no white space.

@@ -49,6 +49,15 @@ impl Sub<Instant> for Instant {
 #[serde(transparent)]
 pub struct WallTime(pub u64);
 
+impl WallTime {
+    /// `2026-11-21T10:20:30.123Z`
+    pub fn with_millis(self) -> String {
+        let seconds = self.to_string();
+        let seconds = seconds.trim_end_matches('Z');
+        format!("{seconds}.{:03}Z", self.0 % 1000)
+    }
+}
+
 impl fmt::Display for WallTime {
     /// `2026-11-21T10:20:30Z`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

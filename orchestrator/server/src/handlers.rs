@@ -93,12 +93,7 @@ pub(crate) async fn carry_out(
         Call::ListFailures => whole::failures(asked).await,
         Call::GetFailure(id) => whole::failure(asked, id).await,
         Call::Why(subject) => whole::why(asked, subject).await,
-        Call::Logs {
-            container,
-            tail,
-            follow,
-            revision,
-        } => logs::show(asked, container, revision, tail, follow).await,
+        Call::Logs { container, query } => logs::show(asked, container, query).await,
     }
 }
 

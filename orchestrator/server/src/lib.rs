@@ -50,6 +50,9 @@ pub trait Settings: Send + Sync + 'static {
     fn build_info(&self) -> String;
 }
 
+/// Watches a folder. The descriptor is closed when nobody wants to know any more.
+pub type LogChanges = fn(&std::path::Path) -> std::io::Result<std::os::fd::OwnedFd>;
+
 /// Everything that the server needs.
 pub struct Server {
     /// Where it listens.
@@ -68,6 +71,8 @@ pub struct Server {
     pub clock: Arc<dyn Clock + Send + Sync>,
     /// The folder of the logs of containers.
     pub logs: PathBuf,
+    /// Tells by becoming readable, without waiting, that something in a folder was written or made; given by the daemon.
+    pub log_changes: LogChanges,
     /// What containers and the machine use.
     pub figures: Arc<dyn Figures>,
     /// Time-outs.
@@ -92,6 +97,7 @@ pub(crate) struct Shared {
     pub(crate) machine: Arc<dyn Machine>,
     pub(crate) clock: Arc<dyn Clock + Send + Sync>,
     pub(crate) logs: PathBuf,
+    pub(crate) log_changes: LogChanges,
     pub(crate) timeouts: Timeouts,
     pub(crate) rendered: Rendered,
     pub(crate) figures: Arc<dyn Figures>,

@@ -77,6 +77,7 @@ pub(crate) fn start(server: Server) -> Result<Running, StartError> {
         machine: server.machine,
         clock: server.clock,
         logs: server.logs,
+        log_changes: server.log_changes,
         timeouts: server.timeouts,
         rendered: Rendered::default(),
         figures: server.figures,

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use model::log::Line;
 use model::{ContainerName, RevisionId};
 
 use crate::disk::{Disk, EntryKind, ReadFile as _};
@@ -120,8 +121,15 @@ impl<D: Disk> Inner<D> {
             }
             count += read;
         }
-        let text = String::from_utf8_lossy(&buffer[..count]);
+        let text = buffer.get(..count).unwrap_or_default();
+        let text = text.strip_suffix(b"\n").unwrap_or(text);
+        if text.is_empty() {
+            return Ok(Vec::new());
+        }
         let skipped = usize::from(start > 0);
-        Ok(text.lines().skip(skipped).map(str::to_owned).collect())
+        let lines = text.split(|byte| *byte == b'\n').skip(skipped);
+        // What the container wrote, without the time that was written before it.
+        let texts = lines.map(|line| String::from_utf8_lossy(Line::parse(line).text).into_owned());
+        Ok(texts.collect())
     }
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use model::claim::{Client, Part};
 use model::container::{RecoveryPolicy, RestartPolicy};
+use model::log::Level;
 use model::{ContainerName, Goal, GroupName, ObjectId, RevisionId, Status};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -277,6 +278,23 @@ pub struct WhyLink {
     /// The container, group or revision that it is about.
     pub about: String,
     /// In a sentence.
+    pub text: String,
+}
+
+/// One line of `GET /logs/{container}` with `format=json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LogLine {
+    /// Whose.
+    #[schemars(with = "String")]
+    pub container: ContainerName,
+    /// When it came, by the device's clock; left out when it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<String>,
+    /// How bad it is.
+    pub level: Level,
+    /// `stdout`, `stderr`, `syslog`, `coxswain`, or the path of a file in the container.
+    pub source: String,
+    /// What was written.
     pub text: String,
 }
 

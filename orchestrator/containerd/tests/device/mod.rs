@@ -133,6 +133,17 @@ impl Device {
         let mut config = Config::new(storage, run);
         config.namespace = format!("cx-{name}-{}", std::process::id());
         config.cgroup_parent = format!("/{}", config.namespace);
+        // The log process, as a thread of the test: it ends with its folder.
+        let spool = config.spool();
+        fs::create_dir_all(&spool).unwrap();
+        std::thread::spawn(move || {
+            while spool.is_dir() {
+                // Without settings yet, or its folder is being removed.
+                if logger::run(spool.clone()).is_err() {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+            }
+        });
         let (_, events) = channel();
         let mut device = Self {
             folder,
@@ -286,9 +297,18 @@ impl Device {
     pub fn run(&mut self, container: &Container) -> (String, Exit) {
         let (instance, _) = self.start(container);
         let exit = self.exited(&instance);
-        let log = fs::read_to_string(self.log(container)).unwrap();
+        let log = self.written(container);
         self.stop(&instance, Duration::ZERO);
         (log, exit)
+    }
+
+    /// What it wrote, as it wrote it.
+    pub fn written(&self, container: &Container) -> String {
+        let log = fs::read(self.log(container)).unwrap_or_default();
+        let lines = log.split_inclusive(|byte| *byte == b'\n');
+        lines
+            .map(|line| String::from_utf8_lossy(model::log::Line::parse(line).text).into_owned())
+            .collect()
     }
 
     pub fn log(&self, container: &Container) -> PathBuf {
@@ -298,10 +318,7 @@ impl Device {
 
     /// Waits until the log holds a text.
     pub fn wait_log(&self, container: &Container, text: &str) {
-        let path = self.log(container);
-        until(text, || {
-            fs::read_to_string(&path).is_ok_and(|log| log.contains(text))
-        });
+        until(text, || self.written(container).contains(text));
     }
 
     /// The private containerd's process.

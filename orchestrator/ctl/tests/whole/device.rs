@@ -61,6 +61,7 @@ impl TestDevice {
             settings: Arc::new(NoSettings),
             clock: Arc::new(SystemClock),
             logs: folder.path().join("storage/logs"),
+            log_changes: linux::watch::changes_in,
             figures: Arc::new(RealMachine),
             machine: Arc::new(PretendedMachine::default()),
             timeouts: Timeouts::default(),

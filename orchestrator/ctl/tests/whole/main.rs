@@ -287,7 +287,7 @@ fn logs_reach_a_pipe_whole_and_a_reader_that_leaves_is_no_error() {
     let lines = coxctl(&socket, &["--json", "logs", "web"]).ok();
     assert_eq!(
         lines.lines().next(),
-        Some(r#"{"container":"web","line":"one"}"#)
+        Some(r#"{"container":"web","level":"info","source":"","text":"one"}"#)
     );
     coxctl(&socket, &["logs", "none"]).fails(3, "none");
 

@@ -118,6 +118,18 @@ pub const SETTINGS: &[Setting] = &[
         "How much the orchestrator itself logs.",
     ),
     setting(
+        "log-quota",
+        Kind::Number(1, 1 << 20),
+        "64",
+        "What the logs of all containers together may take on the storage, MiB; the oldest go first.",
+    ),
+    setting(
+        "log-rate",
+        Kind::Number(16, 1 << 20),
+        "4096",
+        "What one container may log in the long run, KiB a second; more is dropped and counted. Bursts of 16 MiB are let pass.",
+    ),
+    setting(
         "commit-delay",
         Kind::Duration(0, 24 * HOUR),
         "25s",

@@ -100,6 +100,7 @@ impl Bench {
             settings: Arc::new(NoSettings),
             clock: Arc::new(Ticking(std::time::Instant::now())),
             logs: folder.join("storage/logs"),
+            log_changes: linux::watch::changes_in,
             figures: Arc::new(NoFigures),
             machine: Arc::new(FakeMachine::default()),
             timeouts,

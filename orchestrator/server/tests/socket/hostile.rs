@@ -483,6 +483,21 @@ fn logs_are_shown_and_followed() {
         code(&get(&bench.socket, "/logs/web?tail=x")),
         (400, "bad-query")
     );
+    for bad in [
+        "since=yesterday",
+        "level=loud",
+        "format=xml",
+        "follow=maybe",
+    ] {
+        let got = get(&bench.socket, &format!("/logs/web?{bad}"));
+        assert_eq!(code(&got), (400, "bad-query"), "{bad}");
+    }
+    let json = get(&bench.socket, "/logs/web?tail=1&format=json&since=1h");
+    assert_eq!(
+        json.text(),
+        "{\"container\":\"web\",\"level\":\"info\",\"source\":\"\",\"text\":\"three\"}\n"
+    );
+    assert_eq!(get(&bench.socket, "/logs/web?level=warn").text(), "");
     let mut line = Line::open(&bench.socket);
     line.send("GET /logs/web?tail=1&follow=1 HTTP/1.0\r\n\r\n");
     assert!(line.until("three\n", 1).starts_with("HTTP/1.0 200 OK\r\n"));

@@ -86,6 +86,7 @@ fn mounts_in_order() {
         volume("docker--my-data", "data", Some("/my/data")),
     ];
     let places = Places {
+        dev_log: None,
         rootfs: &root.join("rootfs"),
         storage: &root.join("storage"),
         cgroup: "/coxswain/web",
