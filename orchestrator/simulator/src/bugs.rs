@@ -68,7 +68,7 @@ const fn seeded(
 }
 
 /// The list.
-pub const ALL: [Seeded; 21] = [
+pub const ALL: [Seeded; 22] = [
     seeded(
         Bug::Disk(Fault::NoFileSync),
         "files are not synced",
@@ -122,6 +122,12 @@ pub const ALL: [Seeded; 21] = [
         "metadata is not kept",
         &[1],
         &["metadata"],
+    ),
+    seeded(
+        Bug::Disk(Fault::Drops("boot/claims")),
+        "claims are not kept",
+        &[1],
+        &["claims"],
     ),
     seeded(
         Bug::Disk(Fault::Drops("boot/")),

@@ -18,6 +18,7 @@ use crate::software::Revision;
 use records::{MarkerRecord, ProgressRecord};
 
 pub mod answered;
+pub mod claimed;
 pub mod committed;
 pub mod finished;
 pub mod kept;
@@ -222,6 +223,7 @@ impl Default for Checkers {
         Self {
             all: vec![
                 Box::<answered::Answered>::default(),
+                Box::<claimed::Claimed>::default(),
                 Box::<named::Named>::default(),
                 Box::<committed::Committed>::default(),
                 Box::<tried::Tried>::default(),

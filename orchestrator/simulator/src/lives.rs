@@ -10,6 +10,7 @@ use std::rc::Rc;
 use device::Settings;
 use device::handle::{Action, Command, Request};
 use model::RevisionId;
+use model::claim::{Client, Part, Wanted};
 use model::metadata::MetaKind;
 
 use crate::acts::{Act, Base, Cuts, Life, Outcome, quick_settings};
@@ -214,6 +215,38 @@ impl Draw<'_> {
         self.names[number].clone()
     }
 
+    fn client(&mut self) -> Client {
+        let name = ["host", "host:cloud", "container:web"][self.choices.choose(3)];
+        name.parse().expect("our own names are valid")
+    }
+
+    fn claim(&mut self) -> Request {
+        let part = ["*", "bsp", "container:web", "group:app"][self.choices.choose(4)];
+        let part: Part = part.parse().expect("our own parts are valid");
+        let priority = 100 * self.choices.choose(3) as u64;
+        let lease = [5, 30, 600, 86_400][self.choices.choose(4)];
+        Request::Claim {
+            client: self.client(),
+            wanted: Wanted::new([part].into(), priority, lease)
+                .expect("our own claims are within the limits"),
+        }
+    }
+
+    /// Renews or ends a claim that may be there.
+    fn about_a_claim(&mut self) -> Request {
+        let (client, id) = (self.client(), self.choices.choose(4) as u64);
+        if self.choices.one_in(2) {
+            Request::ReleaseClaim { client, id }
+        } else {
+            let lease_s = self.choices.one_in(2).then_some(60);
+            Request::RenewClaim {
+                client,
+                id,
+                lease_s,
+            }
+        }
+    }
+
     /// What else goes wrong.
     fn faults(&mut self) {
         if !self.choices.one_in(4) {
@@ -248,7 +281,7 @@ impl Draw<'_> {
         let container = container.parse().expect("our own names are valid");
         let key = |n: usize| format!("k{n}").parse().expect("our own keys are valid");
         let kind = [MetaKind::User, MetaKind::Device][self.choices.choose(2)];
-        let request = match self.choices.choose(14) {
+        let request = match self.choices.choose(18) {
             0 => Request::DeleteRevision(name),
             1 => Request::PutCommitMessage {
                 revision: name,
@@ -278,6 +311,19 @@ impl Draw<'_> {
                 again: false,
             }),
             10 => Request::Ready(container),
+            11 => Request::Command(Command::Apply {
+                revision: name,
+                again: self.choices.one_in(2),
+            }),
+            12 | 13 => self.claim(),
+            14 => self.about_a_claim(),
+            15 => Request::As {
+                client: self.client(),
+                request: Box::new(Request::Command(Command::Run {
+                    revision: name,
+                    again: true,
+                })),
+            },
             _ => Request::Collect,
         };
         if self.choices.one_in(3) {

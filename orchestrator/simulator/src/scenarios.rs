@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 use device::Settings;
 use device::handle::{Action, Command, Request};
+use model::claim::{Client, Part, Wanted};
 use model::metadata::MetaKind;
 use model::{ContainerName, RevisionId};
 
@@ -524,6 +525,46 @@ impl Maker {
             message,
         ];
         self.add("metadata", &updated, &[], acts, &first);
+
+        let cloud: Client = "host:cloud".parse().expect("our own names are valid");
+        let claim = |part: &str, lease: u64| {
+            let part: Part = part.parse().expect("our own parts are valid");
+            Act::Ask(Request::Claim {
+                client: cloud.clone(),
+                wanted: Wanted::new([part].into(), 100, lease)
+                    .expect("our own claims are within the limits"),
+            })
+        };
+        let acts = [
+            vec![claim("*", 600), claim("bsp", 5), claim("*", 300)],
+            vec![Act::Ask(Request::RenewClaim {
+                client: cloud.clone(),
+                id: 1,
+                lease_s: Some(30),
+            })],
+            vec![Act::Wait(40_000), claim("container:web", 600)],
+            install(&next, &added.software),
+            // Refused: it is claimed.
+            vec![Act::Ask(Request::As {
+                client: Client::Host,
+                request: Box::new(Request::Command(Command::Run {
+                    revision: next.clone(),
+                    again: false,
+                })),
+            })],
+            vec![
+                Act::Kill,
+                Act::Ask(Request::ReleaseClaim {
+                    client: cloud.clone(),
+                    id: 0,
+                }),
+            ],
+            vec![Act::Wait(30_000)],
+        ]
+        .concat();
+        let scenario = self.add("claims", &updated, &[&added.software], acts, &first);
+        scenario.progress = vec![(next.clone(), "NEW")];
+        scenario.two_cuts = true;
 
         let twice = [install(&next, &added.software), run(&next)].concat();
         let twice = updated.after(twice, &[(next.clone(), Rc::clone(&added.software))]);

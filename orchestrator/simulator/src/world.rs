@@ -331,7 +331,7 @@ impl World {
             let mut answers = answers.lock().unwrap_or_else(PoisonError::into_inner);
             answers.push((id, answer));
         });
-        self.with_checkers(|checkers, moment| checkers.asked(moment, id, &request));
+        self.with_checkers(|checkers, moment| checkers.asked(moment, id, inner(&request)));
         if let Request::Ready(name) = &request {
             self.with_checkers(|checkers, moment| checkers.signalled(moment, name));
         }
@@ -518,7 +518,7 @@ impl World {
                     self.runtime.signal_taken(name);
                 }
                 self.with_checkers(|checkers, moment| {
-                    checkers.answered(moment, id, &request, &answer);
+                    checkers.answered(moment, id, inner(&request), &answer);
                 });
             }
             self.last_answers.insert(id, answer);
@@ -755,5 +755,14 @@ fn told_in_short(event: &RuntimeEvent) -> String {
         }
         RuntimeEvent::Disconnected { reason } => format!("disconnected: {reason}"),
         RuntimeEvent::Connected => "connected".to_owned(),
+    }
+}
+
+/// What is asked for, whoever asks.
+fn inner(request: &Request) -> &Request {
+    if let Request::As { request, .. } = request {
+        inner(request)
+    } else {
+        request
     }
 }

@@ -1,5 +1,6 @@
 //! The marker and the progress files as an outsider reads them: a parser of its own, so that a mistake in the store's cannot hide.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use model::RevisionId;
@@ -51,6 +52,18 @@ fn read_marker(bytes: &[u8]) -> Option<MarkerRecord> {
         tries_left: u32::try_from(trial["tries_left"].as_u64().unwrap_or(0)).ok()?,
         failed: body["failed"].as_array().map_or(0, Vec::len),
     })
+}
+
+/// Claims that are kept: client by number. None when the file is not there or cannot be read.
+pub fn claims(image: &dyn super::Image) -> BTreeMap<u64, String> {
+    let body = image.file("boot/claims");
+    let body: Value = body
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+        .unwrap_or_default();
+    let claims = body["claims"].as_array().into_iter().flatten();
+    claims
+        .filter_map(|claim| Some((claim["id"].as_u64()?, claim["client"].as_str()?.to_owned())))
+        .collect()
 }
 
 /// The progress of one revision on the disk.
