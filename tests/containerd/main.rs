@@ -4,6 +4,7 @@ mod callers;
 mod found_again;
 mod hostile;
 mod kills;
+mod logs;
 mod machine;
 mod pantavisor;
 mod pantavisor_containers;

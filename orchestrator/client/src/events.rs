@@ -146,6 +146,10 @@ impl Events {
             }
             self.waiting.push_back(event);
         }
+        // Nothing came yet: an id alone tells where to go on all the same.
+        if self.last.is_none() && self.waiting.is_empty() {
+            self.last = parser.last_id().map(str::to_owned);
+        }
         self.broken_since = None;
         self.pause = match parser.retry_ms() {
             Some(asked) => Duration::from_millis(asked)

@@ -32,6 +32,11 @@ impl Parser {
         self.retry_ms
     }
 
+    /// Where the stream is: the id that was set last, also without an event.
+    pub(crate) fn last_id(&self) -> Option<&str> {
+        (!self.id.is_empty()).then_some(&self.id)
+    }
+
     /// Takes more of the stream; complete events are added to `frames`.
     pub(crate) fn push(&mut self, bytes: &[u8], frames: &mut Vec<Frame>) -> Result<(), TooLong> {
         for &byte in bytes {

@@ -1,7 +1,7 @@
 //! One container's files: `console.log` is written to, older parts are `console.log.1.gz` and up, the newest first.
 //!
-//! A full file is first renamed to `console.log.0`, then packed, then removed: whatever is cut, no line is lost that was written, and the
-//! next start goes on from there.
+//! A full file is first renamed to `console.log.0`, the next one made, then the old one packed and removed: whatever is cut, no line is
+//! lost that was written, and the next start goes on from there.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -34,13 +34,11 @@ impl Rotated {
 
     /// Writes whole lines, all of them or none. `true` when a part was packed. Beyond `bytes_max` the file is rotated first.
     pub(crate) fn append(&mut self, lines: &[u8], bytes_max: u64, parts: u32) -> io::Result<bool> {
-        let rotated = match &self.file {
-            Some((_, size)) if *size > 0 && *size + lines.len() as u64 > bytes_max => {
-                self.rotate(parts)?;
-                true
-            }
-            Some(_) | None => false,
-        };
+        let (_, size) = self.open(parts)?;
+        let rotated = *size > 0 && *size + lines.len() as u64 > bytes_max;
+        if rotated {
+            self.rotate(parts)?;
+        }
         let (file, size) = self.open(parts)?;
         if let Err(error) = file.write_all(lines) {
             // Half a line would be read as one of another form.
@@ -56,7 +54,7 @@ impl Rotated {
             fs::create_dir_all(&self.folder)?;
             // A start before this one was cut in the middle.
             if self.folder.join(part_name(0)).exists() {
-                self.pack(parts)?;
+                self.pack(parts);
             }
             let path = self.folder.join(CURRENT);
             let mut file = File::options().create(true).append(true).open(path)?;
@@ -70,26 +68,34 @@ impl Rotated {
         Ok(self.file.as_mut().expect("it was set in the lines above"))
     }
 
+    /// Who reads finds a file to read at any moment: the next one is made before this one is packed.
     fn rotate(&mut self, parts: u32) -> io::Result<()> {
+        let current = self.current();
         self.file = None;
-        fs::rename(self.folder.join(CURRENT), self.folder.join(part_name(0)))?;
-        self.pack(parts)
+        fs::rename(&current, self.folder.join(part_name(0)))?;
+        let next = File::options().create(true).append(true).open(&current)?;
+        self.file = Some((next, 0));
+        self.pack(parts);
+        Ok(())
     }
 
     /// Makes `console.log.0` the newest part. Without room for that it is given up: a full disk is worse than a lost log.
-    fn pack(&self, parts: u32) -> io::Result<()> {
+    fn pack(&self, parts: u32) {
         let old = self.folder.join(part_name(0));
         let new = self.folder.join(".packing");
-        if parts > 0 {
-            let packed = pack(&old, &new);
-            if packed.is_ok() {
-                self.shift(parts)?;
-                fs::rename(&new, self.folder.join(packed_name(1)))?;
-            } else {
-                fs::remove_file(&new).ok();
-            }
+        let packed = || -> io::Result<()> {
+            pack(&old, &new)?;
+            self.shift(parts)?;
+            fs::rename(&new, self.folder.join(packed_name(1)))
+        };
+        if parts > 0
+            && let Err(error) = packed()
+        {
+            tracing::warn!(folder = %self.folder.display(), %error, "a part of a log is given up");
+            fs::remove_file(&new).ok();
         }
-        fs::remove_file(&old)
+        // What cannot be removed is replaced by the next one.
+        fs::remove_file(&old).ok();
     }
 
     /// Makes place for part 1; what is one too many is removed.

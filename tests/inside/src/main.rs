@@ -4,14 +4,17 @@
 //! connection of our own), `orphan` (by one whose process has ended), `lend` (give such a connection to the test), `borrow` (take one
 //! from it). What follows up to the end is sent, what is answered is given back. `inside once SOCKET` asks what stands on its
 //! standard input; `inside orphan` is a part of `orphan`.
+//!
+//! `inside say SOCKET` sends its standard input and waits until it was taken; `inside log SOCKET` sends it as one datagram. `inside flood
+//! RATE SECONDS` writes numbered lines, RATE MB of them a second, and says at last how long one write took at most.
 
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::process::{Command, ExitCode};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -30,6 +33,9 @@ fn main() -> ExitCode {
     let done = match words[..] {
         ["orphan"] => orphan(),
         ["once", socket] => once(socket),
+        ["say", socket] => say(socket),
+        ["log", socket] => log(socket),
+        ["flood", rate, seconds] => flood(rate, seconds),
         [agent] => serve(agent),
         _ => Err(io::Error::other("see the head of its source")),
     };
@@ -109,6 +115,49 @@ fn once(socket: &str) -> io::Result<()> {
     };
     let answer = ask(&control, &request)?;
     io::stdout().write_all(&answer)?;
+    io::stdout().flush()
+}
+
+fn say(socket: &str) -> io::Result<()> {
+    let mut stream = UnixStream::connect(socket)?;
+    io::copy(&mut io::stdin(), &mut stream)?;
+    stream.shutdown(std::net::Shutdown::Write)?;
+    // Who has ended when it is asked who connected is nobody.
+    io::copy(&mut stream, &mut io::sink()).map(drop)
+}
+
+fn log(socket: &str) -> io::Result<()> {
+    let mut message = Vec::new();
+    io::stdin().read_to_end(&mut message)?;
+    UnixDatagram::unbound()?.send_to(&message, socket).map(drop)
+}
+
+fn flood(rate: &str, seconds: &str) -> io::Result<()> {
+    let number = |text: &str| text.parse::<u32>().map_err(io::Error::other);
+    let (rate, seconds) = (number(rate)?, number(seconds)?);
+    // Ten thousand lines of a hundred bytes are a megabyte.
+    let mut piece: Vec<u8> = (0..10_000)
+        .flat_map(|_| format!("line 0000000000 {}\n", "x".repeat(83)).into_bytes())
+        .collect();
+    let begin = Instant::now();
+    let (mut longest, mut line) = (Duration::ZERO, 0_u64);
+    for megabyte in 0..rate * seconds {
+        for text in piece.chunks_exact_mut(100) {
+            line += 1;
+            let mut rest = line;
+            for digit in text[5..15].iter_mut().rev() {
+                *digit = b'0' + u8::try_from(rest % 10).unwrap_or_default();
+                rest /= 10;
+            }
+        }
+        let started = Instant::now();
+        io::stdout().write_all(&piece)?;
+        longest = longest.max(started.elapsed());
+        let due = Duration::from_secs(1) * (megabyte + 1) / rate;
+        std::thread::sleep(due.saturating_sub(begin.elapsed()));
+    }
+    let (took, longest) = (begin.elapsed().as_millis(), longest.as_millis());
+    println!("flood: {line} lines, {took} ms, longest write {longest} ms");
     io::stdout().flush()
 }
 

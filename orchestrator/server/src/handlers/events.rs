@@ -15,6 +15,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use super::Asked;
 use crate::http1::answer::{Answer, Body};
+use crate::limits;
 
 /// Where a client's ids come from: they count from one at each start of the orchestrator.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,18 +86,24 @@ impl Follower {
         let waker = Arc::clone(&woken);
         // Registered before the first look, so that nothing falls between.
         let _registration = self.handle.on_event(move || waker.notify_one());
-        // The head is sent with the first piece; a comment lets the client know that it is connected.
-        let mut piece = b": connected\n\n".to_vec();
+        // The head is sent with the first piece; a comment lets the client know that it is connected, and the id alone where it would
+        // go on if the connection broke before the first event.
+        let mut piece = format!(": connected\nid: {}\n\n", self.epoch.id(after)).into_bytes();
         loop {
             let news = self.handle.events_since(after);
             if lost || news.lost {
                 push_lost(&mut piece, &self.epoch, after);
                 lost = false;
             }
+            after = news.last;
             for happened in &news.events {
                 push_event(&mut piece, &self.epoch, happened);
+                // What one client holds is bounded; the rest comes when it has taken this.
+                if piece.len() >= limits::PIECE_BYTES {
+                    after = happened.id;
+                    break;
+                }
             }
-            after = news.last;
             if !piece.is_empty() {
                 let full = std::mem::take(&mut piece);
                 if self.sender.send(Ok(full.into())).await.is_err() {

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use api::call::{LogForm, LogQuery, no_such_log};
 use api::messages::ours::LogLine;
@@ -25,6 +25,11 @@ use crate::limits;
 
 /// Name of the file in use.
 const CURRENT: &str = "console.log";
+/// The one before it, while it is packed.
+const ROTATED: &str = "console.log.0";
+/// Rotations that a reader waits for, and how long each time; then it shows what it finds.
+const ROTATIONS_MAX: u32 = 20;
+const ROTATION_PAUSE: Duration = Duration::from_millis(10);
 /// Older parts that are looked at.
 const PARTS_MAX: u32 = 100;
 /// Bytes of one part that are read.
@@ -102,7 +107,15 @@ fn folder_of(
         Some(revision) => root.join(revision.as_str()).join(container.as_str()),
         None => newest(root, container)?,
     };
-    folder.join(CURRENT).exists().then_some(folder)
+    written(&folder).map(|_| folder)
+}
+
+/// When a log was written to last; `None` when there is none.
+fn written(folder: &Path) -> Option<SystemTime> {
+    // For a moment of each rotation there is only the old one.
+    let found = [CURRENT, ROTATED].map(|name| folder.join(name).metadata());
+    let found = found.into_iter().find_map(Result::ok)?;
+    found.modified().ok()
 }
 
 /// The folder in which this container wrote last: an unchanged container goes on writing where it was started.
@@ -111,8 +124,7 @@ fn newest(root: &Path, container: &ContainerName) -> Option<PathBuf> {
     for parent in [root.to_owned(), root.join("locals")] {
         for entry in parent.read_dir().into_iter().flatten().flatten() {
             let folder = entry.path().join(container.as_str());
-            let found = folder.join(CURRENT).metadata();
-            let Ok(changed) = found.and_then(|found| found.modified()) else {
+            let Some(changed) = written(&folder) else {
                 continue;
             };
             if newest.as_ref().is_none_or(|(time, _)| *time < changed) {
@@ -211,6 +223,40 @@ impl Newest {
     }
 }
 
+fn open_newest(folder: &Path) -> io::Result<File> {
+    match File::open(folder.join(CURRENT)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => File::open(folder.join(ROTATED)),
+        other => other,
+    }
+}
+
+/// Which files have the names that a rotation changes: their numbers.
+#[derive(Debug, PartialEq, Eq)]
+struct Names {
+    current: Option<u64>,
+    rotated: Option<u64>,
+    newest_part: Option<u64>,
+}
+
+impl Names {
+    fn of(folder: &Path) -> Self {
+        use std::os::unix::fs::MetadataExt as _;
+        let number = |name: &str| folder.join(name).metadata().ok().map(|found| found.ino());
+        Self {
+            current: number(CURRENT),
+            rotated: number(ROTATED),
+            newest_part: number("console.log.1.gz"),
+        }
+    }
+
+    /// No rotation is under way, and what is held is the file in use.
+    fn is_calm(&self, held: &File) -> bool {
+        use std::os::unix::fs::MetadataExt as _;
+        let held = held.metadata().ok().map(|found| found.ino());
+        self.current.is_some() && self.current == held && self.rotated.is_none()
+    }
+}
+
 /// Reads one container's log.
 #[derive(Debug)]
 struct Reader {
@@ -223,7 +269,7 @@ struct Reader {
 
 impl Reader {
     fn open(folder: PathBuf, wanted: Wanted) -> io::Result<Self> {
-        let file = File::open(folder.join(CURRENT))?;
+        let file = open_newest(&folder)?;
         Ok(Self {
             folder,
             wanted,
@@ -232,8 +278,22 @@ impl Reader {
         })
     }
 
-    /// The last lines that are wanted, over all parts; then the file in use has been read to its end.
+    /// The last lines that are wanted, over all parts; then the file in use has been read to its end. Read again when the files were rotated
+    /// meanwhile, so that no line is there twice.
     fn tail(&mut self, lines: u32) -> io::Result<Vec<u8>> {
+        for _ in 0..ROTATIONS_MAX {
+            let before = Names::of(&self.folder);
+            let text = self.tail_once(lines)?;
+            if before.is_calm(&self.file) && before == Names::of(&self.folder) {
+                return Ok(text);
+            }
+            std::thread::sleep(ROTATION_PAUSE);
+            self.file = open_newest(&self.folder)?;
+        }
+        self.tail_once(lines)
+    }
+
+    fn tail_once(&mut self, lines: u32) -> io::Result<Vec<u8>> {
         let lines_max = usize::try_from(lines).unwrap_or(usize::MAX);
         let mut newest = Newest::default();
         let length = self.file.metadata()?.len();

@@ -354,6 +354,7 @@ fn events_resume_and_heartbeat() {
     );
     let id = text
         .lines()
+        .rev()
         .find_map(|line| line.strip_prefix("id: "))
         .unwrap()
         .to_owned();
@@ -374,6 +375,74 @@ fn events_resume_and_heartbeat() {
     assert_eq!(
         code(&get(&bench.socket, "/events?sinse=0")),
         (400, "bad-query")
+    );
+}
+
+/// Ids of the events in a stream, without their epoch.
+fn ids(text: &str) -> Vec<u64> {
+    let ids = text.lines().filter_map(|line| line.strip_prefix("id: "));
+    ids.map(|id| id.split_once('.').unwrap().1.parse().unwrap())
+        .collect()
+}
+
+#[test]
+fn a_slow_reader_learns_what_it_missed_and_others_miss_nothing() {
+    let bench = Bench::start();
+    let mut slow = Line::open(&bench.socket);
+    slow.send("GET /events HTTP/1.0\r\n\r\n");
+    let mut quick = Line::open(&bench.socket);
+    quick.send("GET /events HTTP/1.0\r\n\r\n");
+    let connected = slow.until(": connected\nid: ", 1) + &slow.until("\n\n", 1);
+    assert!(connected.contains("text/event-stream"), "{connected}");
+    quick.until(": connected\nid: ", 1);
+    // More than is kept, and more than the kernel holds for who does not read.
+    let long = "x".repeat(2000);
+    let mut seen = Vec::new();
+    for hundred in 0..30 {
+        for number in 0..100 {
+            happen(&bench.handle, &format!("{long}{hundred}.{number}."));
+        }
+        let text = quick.until(&format!("x{hundred}.99."), 1);
+        assert!(!text.contains("event: lost"));
+        seen.extend(ids(&text));
+    }
+    let whole: Vec<u64> = (seen[seen.len() - 3000]..).take(3000).collect();
+    assert_eq!(
+        seen[seen.len() - 3000..],
+        whole,
+        "nothing missing, in order"
+    );
+    // The slow one: what it has been sent, then that some are lost, then all that are kept, up to the newest.
+    let text = slow.until("x29.99.", 1);
+    let lost = text.find("event: lost").expect("it is told");
+    let (before, after) = (ids(&text[..lost]), ids(&text[lost..]));
+    assert!(
+        before.len() < 2000 && after.len() > 1000,
+        "{} {}",
+        before.len(),
+        after.len()
+    );
+    let newest = whole.last().unwrap();
+    assert_eq!(after.last(), Some(newest));
+    assert!(after.windows(2).all(|pair| pair[1] == pair[0] + 1));
+    // And goes on from any of them by another connection.
+    let epoch = text
+        .lines()
+        .rev()
+        .find_map(|line| line.strip_prefix("id: "));
+    let (epoch, _) = epoch.unwrap().split_once('.').unwrap();
+    let mut again = Line::open(&bench.socket);
+    again.send(format!(
+        "GET /events HTTP/1.0\r\nLast-Event-ID: {epoch}.{}\r\n\r\n",
+        newest - 10
+    ));
+    let text = again.until("x29.99.", 1);
+    assert!(!text.contains("event: lost"));
+    let first = ids(&text)[1];
+    assert_eq!(
+        first,
+        newest - 9,
+        "after the id that is repeated at the connection"
     );
 }
 
