@@ -4,12 +4,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use acceptance::device::Device;
-use acceptance::image::busybox_that_asks;
+use acceptance::image::{binary, busybox_that_asks};
 use acceptance::manifest::Manifest;
 use acceptance::needs_containers;
 use rustix::process::{Pid, Signal, kill_process};
@@ -255,6 +257,132 @@ fn a_follower_sees_every_line_over_rotations() {
     assert!(kept.len() > 600, "{}", kept.len());
 }
 
+/// A `coxctl` that goes on until it is dropped; what it prints is kept.
+struct Following {
+    process: Child,
+    printed: Arc<Mutex<String>>,
+}
+
+impl Following {
+    fn start(device: &Device, words: &[&str]) -> Self {
+        let mut process = coxctl(device, words)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("coxctl starts");
+        let printed = Arc::<Mutex<String>>::default();
+        let (lines, kept) = (process.stdout.take().expect("a pipe"), Arc::clone(&printed));
+        std::thread::spawn(move || {
+            for line in BufReader::new(lines).lines().map_while(Result::ok) {
+                let mut kept = kept.lock().expect("no panic while it is held");
+                kept.push_str(&line);
+                kept.push('\n');
+            }
+        });
+        Self { process, printed }
+    }
+
+    fn printed(&self) -> String {
+        self.printed
+            .lock()
+            .expect("no panic while it is held")
+            .clone()
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+fn coxctl(device: &Device, words: &[&str]) -> Command {
+    let mut command = Command::new(binary("coxctl"));
+    let socket = device.run_dir().join("control.sock");
+    command.arg("--socket").arg(socket).args(words);
+    command.stdin(Stdio::null());
+    command
+}
+
+fn printed(device: &Device, words: &[&str]) -> String {
+    let output = coxctl(device, words).output().expect("coxctl starts");
+    assert!(output.status.success(), "{words:?}: {output:?}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+#[test]
+fn coxctl_shows_logs_and_use_and_follows_events_over_a_restart() {
+    needs_containers!();
+    let script = "echo ERROR: one; echo two; while :; do :; done";
+    let mut device = device(&[], "busy", script, json!({}));
+    // With no event before the first restart: it goes on where it was connected.
+    let following = Following::start(&device, &["events", "-f"]);
+    std::thread::sleep(Duration::from_millis(500));
+    for (kills, revision) in [(1, "locals/two"), (2, "locals/three")] {
+        device.kill();
+        device.spawn();
+        device.wait_until_it_answers();
+        let image = busybox_that_asks();
+        let manifest = Manifest::new().container(
+            "busy",
+            &image,
+            &["/bin/sh", "-c", script],
+            json!({"env": [format!("N={kills}")]}),
+        );
+        assert_eq!(device.update(revision, &manifest, &[]).0, "DONE");
+        let is_done = |line: &str| line.contains(revision) && line.contains("DONE");
+        let end = Instant::now() + Duration::from_secs(20);
+        while !following.printed().lines().any(is_done) {
+            assert!(
+                Instant::now() < end,
+                "no DONE of {revision}: {}",
+                following.printed()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let told = following.printed();
+        assert_eq!(
+            told.matches("no longer kept").count(),
+            kills,
+            "each restart is told once: {told}"
+        );
+    }
+    assert_eq!(
+        printed(&device, &["logs", "busy", "--level", "error"]),
+        "ERROR: one\n"
+    );
+    assert_eq!(
+        printed(&device, &["logs", "busy", "--since", "1h"]),
+        "ERROR: one\ntwo\n"
+    );
+    assert_eq!(printed(&device, &["logs", "busy", "--since", "0s"]), "");
+    let times = printed(&device, &["logs", "busy", "--times", "-n", "1"]);
+    assert!(
+        times.ends_with(" I stdout two\n") && times.starts_with("20"),
+        "{times}"
+    );
+    assert!(
+        !coxctl(&device, &["logs", "--since", "yesterday"])
+            .output()
+            .expect("coxctl starts")
+            .status
+            .success()
+    );
+
+    let shown = printed(&device, &["top", "--once"]);
+    assert!(
+        shown.contains("locals/three") && shown.contains("busy"),
+        "{shown}"
+    );
+    let screen = printed(&device, &["--json", "top", "--once"]);
+    let screen: Value = serde_json::from_str(&screen).expect("JSON");
+    let cpu = |reading: &str| {
+        let used = &screen[reading]["containers"]["busy"]["cpu_us"];
+        used.as_u64().unwrap_or_else(|| panic!("{screen}"))
+    };
+    assert!(cpu("usage") > cpu("before"), "it turns in a loop: {screen}");
+}
+
 fn bytes_in(folder: &Path) -> u64 {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries
@@ -264,6 +392,13 @@ fn bytes_in(folder: &Path) -> u64 {
             Err(_) => 0,
         })
         .sum()
+}
+
+/// The most memory that a process ever had in use.
+fn most_memory_kib(pid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix(" kB")?.trim().parse().ok()
 }
 
 fn number_of(name: &str, default: u64) -> u64 {
@@ -314,8 +449,11 @@ fn a_flood_disturbs_nobody_and_keeps_its_newest_lines() {
     took.sort();
     let p99 = took[took.len() * 99 / 100];
     let newest = numbers(&log(&device, "/logs/flood?tail=100"));
+    let memory = log_process(&device)
+        .and_then(most_memory_kib)
+        .expect("it runs");
     println!(
-        "{told}; {} requests, p50 {:?}, p99 {p99:?}; at most {most} bytes on disk",
+        "{told}; {} requests, p50 {:?}, p99 {p99:?}; at most {most} bytes on disk and {memory} KiB of memory",
         took.len(),
         took[took.len() / 2]
     );
@@ -328,6 +466,7 @@ fn a_flood_disturbs_nobody_and_keeps_its_newest_lines() {
         "losses are told: {text}"
     );
     assert!(most <= QUOTA, "{most} bytes");
+    assert!(memory < 16 << 10, "{memory} KiB");
     let words: Vec<&str> = told.split([' ', ',']).collect();
     let ms = |at: usize| words[at].parse::<u64>().expect("a number");
     assert!(

@@ -44,6 +44,8 @@ fn keep_logs(folder: std::path::PathBuf) -> ExitCode {
     tell("warn");
     // It leads a session already when a person started it.
     drop(linux::process::new_session());
+    // Three and more for each container; with fewer, the last containers wait for a place.
+    drop(linux::process::raise_open_files());
     match logger::run(folder) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

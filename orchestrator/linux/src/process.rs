@@ -21,6 +21,17 @@ pub fn new_session() -> io::Result<()> {
     Ok(())
 }
 
+/// Lets this process have as many open files as it may ever have; who it starts gets the same.
+///
+/// # Errors
+/// As the kernel gives them.
+pub fn raise_open_files() -> io::Result<()> {
+    let kind = rustix::process::Resource::Nofile;
+    let mut limit = rustix::process::getrlimit(kind);
+    limit.current = limit.maximum;
+    Ok(rustix::process::setrlimit(kind, limit)?)
+}
+
 /// A process that was alive when it was opened.
 #[derive(Debug)]
 pub struct Process {
