@@ -133,10 +133,13 @@ fn ends_with_line(path: &Path, size: u64) -> bool {
     read.is_ok() && last == *b"\n"
 }
 
+/// The part keeps the time of the last line: by it, a reader finds where it was.
 fn pack(from: &Path, to: &Path) -> io::Result<()> {
+    let mut from = File::open(from)?;
     let mut packer = GzEncoder::new(File::create(to)?, Compression::fast());
-    io::copy(&mut File::open(from)?, &mut packer)?;
-    packer.finish().map(drop)
+    io::copy(&mut from, &mut packer)?;
+    let packed = packer.finish()?;
+    packed.set_modified(from.metadata()?.modified()?)
 }
 
 /// Removes the oldest files below `logs` until all of them together take at most `bytes`; those in `active` stay. What is left, bytes.

@@ -1,37 +1,35 @@
 //! What containers wrote: `logs/<revision>/<container>/console.log` and its older parts `console.log.1.gz` and up.
 //!
 //! Files are read from the newest part backwards until there is enough, with a bound on what is read. A follower waits for the kernel to
-//! tell that something was written; a file that was rotated meanwhile is read to its end first, because it is still held open.
+//! tell that something was written; a file that was rotated meanwhile is read to its end first, because it is still held open, then the
+//! parts that came after it.
+
+mod parts;
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read, Seek as _, SeekFrom};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use api::call::{LogForm, LogQuery, no_such_log};
 use api::messages::ours::LogLine;
 use api::{Code, Problem};
 use bytes::Bytes;
 use model::ContainerName;
-use model::log::{Level, Line};
+use model::log::{Level, Line, Stamp};
 use model::{RevisionId, WallTime};
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::{mpsc, watch};
 
+use self::parts::{
+    CURRENT, Names, PARTS_MAX, Part, ROTATION_PAUSE, ROTATIONS_MAX, open_newest, open_part, written,
+};
 use super::Asked;
 use crate::http1::answer::{Answer, Body, PLAIN};
 use crate::limits;
 
-/// Name of the file in use.
-const CURRENT: &str = "console.log";
-/// The one before it, while it is packed.
-const ROTATED: &str = "console.log.0";
-/// Rotations that a reader waits for, and how long each time; then it shows what it finds.
-const ROTATIONS_MAX: u32 = 20;
-const ROTATION_PAUSE: Duration = Duration::from_millis(10);
-/// Older parts that are looked at.
-const PARTS_MAX: u32 = 100;
 /// Bytes of one part that are read.
 const PART_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of lines that are held for one answer; the newest of them.
@@ -110,14 +108,6 @@ fn folder_of(
     written(&folder).map(|_| folder)
 }
 
-/// When a log was written to last; `None` when there is none.
-fn written(folder: &Path) -> Option<SystemTime> {
-    // For a moment of each rotation there is only the old one.
-    let found = [CURRENT, ROTATED].map(|name| folder.join(name).metadata());
-    let found = found.into_iter().find_map(Result::ok)?;
-    found.modified().ok()
-}
-
 /// The folder in which this container wrote last: an unchanged container goes on writing where it was started.
 fn newest(root: &Path, container: &ContainerName) -> Option<PathBuf> {
     let mut newest: Option<(SystemTime, PathBuf)> = None;
@@ -191,6 +181,25 @@ impl Wanted {
         Some(shown)
     }
 
+    /// A line that says that some are missing after this time; whatever lines are wanted.
+    fn gap(&self, after: SystemTime) -> Vec<u8> {
+        let since = after
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        let time = WallTime(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+        let mut line = Vec::new();
+        let text =
+            b"lines after this one are missing: they were removed before this reader took them";
+        Stamp::new(time).push(&mut line, Level::Warn, "coxswain", text);
+        line.pop();
+        let all = Self {
+            since: None,
+            level: None,
+            ..self.clone()
+        };
+        all.show(&line).unwrap_or_default()
+    }
+
     /// Whether all of a file that was written last at this time is too early.
     fn is_before(&self, changed: SystemTime) -> bool {
         let Some(since) = self.since else {
@@ -223,46 +232,14 @@ impl Newest {
     }
 }
 
-fn open_newest(folder: &Path) -> io::Result<File> {
-    match File::open(folder.join(CURRENT)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => File::open(folder.join(ROTATED)),
-        other => other,
-    }
-}
-
-/// Which files have the names that a rotation changes: their numbers.
-#[derive(Debug, PartialEq, Eq)]
-struct Names {
-    current: Option<u64>,
-    rotated: Option<u64>,
-    newest_part: Option<u64>,
-}
-
-impl Names {
-    fn of(folder: &Path) -> Self {
-        use std::os::unix::fs::MetadataExt as _;
-        let number = |name: &str| folder.join(name).metadata().ok().map(|found| found.ino());
-        Self {
-            current: number(CURRENT),
-            rotated: number(ROTATED),
-            newest_part: number("console.log.1.gz"),
-        }
-    }
-
-    /// No rotation is under way, and what is held is the file in use.
-    fn is_calm(&self, held: &File) -> bool {
-        use std::os::unix::fs::MetadataExt as _;
-        let held = held.metadata().ok().map(|found| found.ino());
-        self.current.is_some() && self.current == held && self.rotated.is_none()
-    }
-}
-
 /// Reads one container's log.
 #[derive(Debug)]
 struct Reader {
     folder: PathBuf,
     wanted: Wanted,
     file: File,
+    /// What comes before `file`, when this reader is slower than the log is rotated.
+    parts: VecDeque<Part>,
     /// The beginning of a line whose end was not written yet.
     partial: Vec<u8>,
 }
@@ -274,6 +251,7 @@ impl Reader {
             folder,
             wanted,
             file,
+            parts: VecDeque::new(),
             partial: Vec::new(),
         })
     }
@@ -338,28 +316,15 @@ impl Reader {
 
     /// An older part; `None` when there is none, or when all of it is too early.
     fn part(&self, number: u32, lines_max: usize) -> io::Result<Option<Newest>> {
-        let plain = self.folder.join(format!("{CURRENT}.{number}"));
-        let packed = self.folder.join(format!("{CURRENT}.{number}.gz"));
-        let (file, is_packed) = match File::open(&packed) {
-            Ok(file) => (file, true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => match File::open(&plain) {
-                Ok(file) => (file, false),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-                Err(error) => return Err(error),
-            },
-            Err(error) => return Err(error),
+        let Some((part, changed)) = open_part(&self.folder, number)? else {
+            return Ok(None);
         };
-        if self.wanted.is_before(file.metadata()?.modified()?) {
+        if self.wanted.is_before(changed) {
             return Ok(None);
         }
         let mut newest = Newest::default();
-        let read = if is_packed {
-            let unpacked = flate2::read::GzDecoder::new(file).take(PART_BYTES_MAX);
-            collect(unpacked, &self.wanted, lines_max, false, &mut newest)
-        } else {
-            let plain = file.take(PART_BYTES_MAX);
-            collect(plain, &self.wanted, lines_max, false, &mut newest)
-        };
+        let part = part.take(PART_BYTES_MAX);
+        let read = collect(part, &self.wanted, lines_max, false, &mut newest);
         match read {
             Ok(rest) => {
                 if !rest.is_empty()
@@ -376,37 +341,45 @@ impl Reader {
         Ok(Some(newest))
     }
 
-    /// What is new, in the file that is held and then in the one that has its name now.
-    fn news(&mut self) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        let room = limits::PIECE_BYTES as u64;
-        if (&self.file).take(room).read_to_end(&mut bytes)? == 0 {
-            use std::os::unix::fs::MetadataExt as _;
+    /// What is new, in the file that is held and then in what came after it; `None` when nothing is.
+    fn news(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let mut shown = Vec::new();
+        let mut bytes = self.older();
+        if bytes.is_empty() {
+            bytes = piece(&self.file)?;
+        }
+        if bytes.is_empty() {
             let held = self.file.metadata()?;
-            let now = match File::open(self.folder.join(CURRENT)) {
-                Ok(file) => file,
+            let found = match self.folder.join(CURRENT).metadata() {
+                Ok(found) => found,
                 // Between two files, or removed with its revision.
-                Err(_) if self.folder.exists() => return Ok(Vec::new()),
+                Err(_) if self.folder.exists() => return Ok(None),
                 Err(error) => return Err(error),
             };
-            let found = now.metadata()?;
             if (held.dev(), held.ino()) != (found.dev(), found.ino()) {
                 // What was written between the look and the change of names; nothing comes to it any more.
-                if (&self.file).take(room).read_to_end(&mut bytes)? == 0 {
-                    self.file = now;
+                bytes = piece(&self.file)?;
+                if bytes.is_empty() {
+                    let following = parts::after(&self.folder, &self.file)?;
+                    if following.gap {
+                        shown = self.wanted.gap(held.modified()?);
+                    }
+                    (self.parts, self.file) = (following.parts, following.current);
+                    bytes = self.older();
+                    if bytes.is_empty() {
+                        bytes = piece(&self.file)?;
+                    }
                 }
             } else if held.len() < self.file.stream_position()? {
                 // Somebody emptied it.
                 self.file.seek(SeekFrom::Start(0))?;
                 self.partial.clear();
-            } else {
-                return Ok(Vec::new());
-            }
-            if bytes.is_empty() {
-                (&self.file).take(room).read_to_end(&mut bytes)?;
+                bytes = piece(&self.file)?;
             }
         }
-        let mut shown = Vec::new();
+        if bytes.is_empty() && shown.is_empty() {
+            return Ok(None);
+        }
         self.partial.append(&mut bytes);
         let mut rest = self.partial.as_slice();
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
@@ -417,8 +390,31 @@ impl Reader {
             rest = after.get(1..).unwrap_or_default();
         }
         self.partial = rest.to_vec();
-        Ok(shown)
+        Ok(Some(shown))
     }
+
+    /// A piece of the oldest part that is held; empty when there is none.
+    fn older(&mut self) -> Vec<u8> {
+        while let Some(part) = self.parts.front_mut() {
+            match piece(part) {
+                Ok(bytes) if !bytes.is_empty() => return bytes,
+                Ok(_) => {}
+                // A damaged part does not hide the others.
+                Err(error) => {
+                    tracing::warn!(folder = %self.folder.display(), %error, "a part of a log cannot be read");
+                }
+            }
+            self.parts.pop_front();
+        }
+        Vec::new()
+    }
+}
+
+fn piece(from: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.take(limits::PIECE_BYTES as u64)
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Adds the wanted lines; what is left is the beginning of a line without its end. `cut`: the first line is not whole.
@@ -463,8 +459,8 @@ async fn go_on(
             return;
         };
         reader = back;
-        if !news.is_empty() {
-            if sender.send(Ok(news.into())).await.is_err() {
+        if let Some(news) = news {
+            if !news.is_empty() && sender.send(Ok(news.into())).await.is_err() {
                 return;
             }
             continue;
@@ -575,18 +571,77 @@ mod tests {
         append("a\n");
         let mut reader = Reader::open(folder.to_owned(), wanted(None, None, LogForm::Raw)).unwrap();
         assert_eq!(reader.tail(10).unwrap(), b"a\n");
-        assert_eq!(reader.news().unwrap(), b"");
+        assert_eq!(reader.news().unwrap(), None);
         append("b\nc");
-        assert_eq!(reader.news().unwrap(), b"b\n");
+        assert_eq!(reader.news().unwrap().unwrap(), b"b\n");
         append("c\n");
         std::fs::rename(&current, folder.join("console.log.0")).unwrap();
         append("d\n");
-        assert_eq!(reader.news().unwrap(), b"cc\n");
-        assert_eq!(reader.news().unwrap(), b"d\n");
+        assert_eq!(reader.news().unwrap().unwrap(), b"cc\n");
+        assert_eq!(reader.news().unwrap().unwrap(), b"d\n");
+        std::fs::remove_file(folder.join("console.log.0")).unwrap();
         File::create(&current).unwrap();
         append("e\n");
         // Shorter or as long as before: as long is taken for unchanged, which the writer never makes.
         append("f\n");
-        assert!(reader.news().unwrap().ends_with(b"f\n"));
+        assert!(reader.news().unwrap().unwrap().ends_with(b"f\n"));
+    }
+
+    #[test]
+    fn a_slow_follower_goes_on_through_packed_parts_or_is_told_what_is_missing() {
+        let folder = crate::tests::Scratch::new();
+        let folder = folder.path();
+        let current = folder.join(CURRENT);
+        let mut seconds = 0;
+        // As the writer does it: the part keeps the time of the file that it was.
+        let mut rotate = |text: &str| {
+            for number in (1..4).rev() {
+                let part = |number| folder.join(format!("{CURRENT}.{number}.gz"));
+                std::fs::rename(part(number), part(number + 1)).ok();
+            }
+            seconds += 1;
+            let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+            let old = std::fs::read_to_string(&current).unwrap();
+            File::options()
+                .append(true)
+                .open(&current)
+                .unwrap()
+                .set_modified(time)
+                .unwrap();
+            let part = folder.join(format!("{CURRENT}.1.gz"));
+            pack(&part, &old);
+            File::options()
+                .append(true)
+                .open(&part)
+                .unwrap()
+                .set_modified(time)
+                .unwrap();
+            std::fs::remove_file(&current).unwrap();
+            std::fs::write(&current, text).unwrap();
+        };
+        std::fs::write(&current, "a\n").unwrap();
+        let mut reader = Reader::open(folder.to_owned(), wanted(None, None, LogForm::Raw)).unwrap();
+        assert_eq!(reader.tail(10).unwrap(), b"a\n");
+        let all = |reader: &mut Reader| {
+            let mut text = String::new();
+            while let Some(news) = reader.news().unwrap() {
+                text.push_str(std::str::from_utf8(&news).unwrap());
+            }
+            text
+        };
+        for text in ["b\n", "c\n", "d\n"] {
+            rotate(text);
+        }
+        assert_eq!(all(&mut reader), "b\nc\nd\n");
+        rotate("e\n");
+        assert_eq!(all(&mut reader), "e\n");
+        // The part that it had read last is gone.
+        for text in ["f\n", "g\n", "h\n", "i\n", "j\n"] {
+            rotate(text);
+        }
+        let text = all(&mut reader);
+        let (told, rest) = text.split_once('\n').unwrap();
+        assert!(told.contains("are missing"), "{text}");
+        assert_eq!(rest, "f\ng\nh\ni\nj\n");
     }
 }
