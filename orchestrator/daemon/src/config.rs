@@ -108,6 +108,12 @@ impl Config {
                 hint,
             });
         };
+        let is_ours = name.to_ascii_lowercase().replace('_', "-") == setting.name;
+        let text = if is_ours {
+            text
+        } else {
+            pantavisor::our_word(setting.name, text)
+        };
         let value = Value::parse(setting.kind, text).map_err(|reason| ConfigError::Invalid {
             origin: source.clone(),
             name: setting.name,
@@ -205,6 +211,20 @@ mod tests {
         assert_eq!(config.duration("commit-delay"), Duration::from_secs(7));
         assert_eq!(config.get("commit-delay").source, Source::Environment);
         assert_eq!(config.get("tries").source, Source::Default);
+    }
+
+    #[test]
+    fn boot_loaders_have_other_words_under_the_key_of_pantavisor() {
+        for (name, word, expected) in [
+            ("PV_BOOTLOADER_TYPE", "uboot", "uboot-pantavisor"),
+            ("bootloader.type", "uboot-pvk", "uboot"),
+            ("PV_BOOTLOADER_TYPE", "grub", "grub"),
+            ("bootloader", "uboot", "uboot"),
+        ] {
+            let mut config = Config::defaults();
+            config.set(name, word, Source::CommandLine).unwrap();
+            assert_eq!(config.text("bootloader"), expected, "{name} {word}");
+        }
     }
 
     #[test]

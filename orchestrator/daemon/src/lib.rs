@@ -9,6 +9,7 @@ mod event_loop;
 mod figures;
 mod identify;
 mod jobs;
+mod loader;
 mod machine;
 mod meta_files;
 mod power;

@@ -27,10 +27,11 @@ use crate::event_loop;
 use crate::figures::KernelFigures;
 use crate::identify::ByPlace;
 use crate::jobs::Worker;
+use crate::loader::{self, LoaderError, MachineLoader};
 use crate::machine::{Drivers, Host};
 use crate::meta_files;
 use crate::power::ProcessPower;
-use crate::service::{NoBootloader, NoWatchdog};
+use crate::service::NoWatchdog;
 use crate::shown::{ShownSettings, with_user_meta};
 
 /// Why the device could not be brought up.
@@ -69,6 +70,9 @@ pub enum RunError {
     /// The adapter of containerd could not be started.
     #[error("cannot use containerd")]
     Containerd(#[from] containerd::StartError),
+    /// The boot loader of the settings cannot be used.
+    #[error("cannot use the boot loader of the setting `bootloader`")]
+    Loader(#[from] LoaderError),
     /// A socket could not be bound.
     #[error(transparent)]
     Server(#[from] server::StartError),
@@ -83,7 +87,7 @@ impl World for Machine {
     type Runtime = ContainerdRuntime;
     type Jobs = Worker;
     type Clock = SystemClock;
-    type Bootloader = NoBootloader;
+    type Bootloader = MachineLoader;
     type Power = ProcessPower;
     type Gauges = MachineGauges;
     type Watchdog = NoWatchdog;
@@ -186,11 +190,13 @@ fn bring_up(
     })?;
 
     let power = ProcessPower::default();
+    let cmdline = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    let bootloader = loader::set_up(config, &opened.store, &cmdline)?;
     let ports: Ports<Machine> = Ports {
         runtime,
         jobs,
         clock: SystemClock,
-        bootloader: NoBootloader,
+        bootloader,
         power: power.clone(),
         gauges: MachineGauges::new(&storage),
         watchdog: NoWatchdog,

@@ -7,7 +7,7 @@ use api::messages::pantavisor::ConfigEntry;
 use device::Handle;
 use server::Settings;
 
-use crate::config::pantavisor::{Form, KEYS, Key, Shows};
+use crate::config::pantavisor::{Form, KEYS, Key, Shows, their_word};
 use crate::config::{Config, Value};
 
 /// Bytes of `/buildinfo` that are read.
@@ -36,7 +36,9 @@ fn shown(config: &Config, key: &Key) -> (Option<String>, &'static str) {
     match key.value {
         Shows::Ours(name) => {
             let origin = config.get(name);
-            (Some(plain(&origin.value)), origin.source.pantavisor())
+            let value = plain(&origin.value);
+            let value = their_word(name, &value).to_owned();
+            (Some(value), origin.source.pantavisor())
         }
         Shows::InStorage(below) => {
             let path = config.path("storage").join(below);

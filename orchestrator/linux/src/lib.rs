@@ -1,5 +1,6 @@
 //! The machine: every system call of the workspace is here.
 
+pub mod bootloader;
 pub mod cgroup;
 pub mod clock;
 pub mod disk;

@@ -54,6 +54,31 @@ impl Key {
     }
 }
 
+/// What Pantavisor calls a boot loader, and what we call it.
+const BOOTLOADERS: [(&str, &str); 3] = [
+    ("uboot", "uboot-pantavisor"),
+    ("uboot-pvk", "uboot"),
+    ("rpiab", "tryboot"),
+];
+
+/// Our word for the value of a key of Pantavisor.
+pub(crate) fn our_word<'a>(setting: &str, value: &'a str) -> &'a str {
+    let known = BOOTLOADERS.iter().find(|(theirs, _)| *theirs == value);
+    match known {
+        Some((_, ours)) if setting == "bootloader" => ours,
+        Some(_) | None => value,
+    }
+}
+
+/// Pantavisor's word for the value of one of our settings.
+pub(crate) fn their_word<'a>(setting: &str, value: &'a str) -> &'a str {
+    let known = BOOTLOADERS.iter().find(|(_, ours)| *ours == value);
+    match known {
+        Some((theirs, _)) if setting == "bootloader" => theirs,
+        Some(_) | None => value,
+    }
+}
+
 use Form::{Flag, Number, Text, Word};
 use Shows::{Fixed, InStorage, Ours, Unset};
 
@@ -81,7 +106,7 @@ pub(crate) const KEYS: &[Key] = &[
     Key { key: "PV_BOOTLOADER_FITCONFIG", alias: Some("bootloader.fitconfig"), form: Text, value: Unset },
     Key { key: "PV_BOOTLOADER_MTD_ENV", alias: Some("bootloader.mtd_env"), form: Text, value: Unset },
     Key { key: "PV_BOOTLOADER_MTD_ONLY", alias: Some("bootloader.mtd_only"), form: Flag, value: Fixed("0") },
-    Key { key: "PV_BOOTLOADER_TYPE", alias: Some("bootloader.type"), form: Word(0), value: Fixed("uboot") },
+    Key { key: "PV_BOOTLOADER_TYPE", alias: Some("bootloader.type"), form: Word(0), value: Ours("bootloader") },
     Key { key: "PV_BOOTLOADER_UBOOTAB_A_NAME", alias: None, form: Text, value: Fixed("fitA") },
     Key { key: "PV_BOOTLOADER_UBOOTAB_B_NAME", alias: None, form: Text, value: Fixed("fitB") },
     Key { key: "PV_BOOTLOADER_UBOOTAB_ENV_NAME", alias: None, form: Text, value: Unset },

@@ -193,6 +193,50 @@ pub const SETTINGS: &[Setting] = &[
         "/etc/coxswain/buildinfo",
         "Text that GET /buildinfo answers; empty when the file is not there.",
     ),
+    setting(
+        "bootloader",
+        Kind::Word(&[
+            "none",
+            "file",
+            "uboot",
+            "uboot-pantavisor",
+            "grub",
+            "systemd-boot",
+            "tryboot",
+        ]),
+        "none",
+        "What starts the machine, and is told which revision's kernel to start.",
+    ),
+    setting(
+        "bootloader-path",
+        Kind::Path,
+        "",
+        "Where the boot loader reads: its file, or for systemd-boot and tryboot the mounted boot partition.",
+    ),
+    setting(
+        "bootloader-uboot-config",
+        Kind::Path,
+        "/etc/fw_env.config",
+        "Where U-Boot keeps its environment, as fw_setenv reads it.",
+    ),
+    setting(
+        "bootloader-uboot-initial",
+        Kind::Path,
+        "/etc/u-boot-initial-env",
+        "U-Boot's built-in environment, from which one that is lost is made anew.",
+    ),
+    setting(
+        "bootloader-options",
+        Kind::Text,
+        "",
+        "Kernel options of the boot entries that are written for systemd-boot and tryboot.",
+    ),
+    setting(
+        "booted",
+        Kind::Text,
+        "",
+        "Revision whose kernel runs; boot scripts give it as `coxswain.booted=` on the kernel command line.",
+    ),
 ];
 
 /// The setting of this name: its own (hyphens or underscores, any case) or Pantavisor's.

@@ -1,0 +1,379 @@
+//! The setting `bootloader` to the adapter behind the port, and what the manifest's `bsp/` gives it to start.
+//!
+//! A boot loader that cannot be set up stops the orchestrator's start: a device that would arm trials nowhere must not look well.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use device::ports::Bootloader;
+use linux::bootloader::area::{Area, FileArea, RawArea};
+use linux::bootloader::block::BlockFile;
+use linux::bootloader::software::{BootFile, Copies, Links, Role, Software};
+use linux::bootloader::systemd_boot::SystemdBoot;
+use linux::bootloader::tryboot::TryBoot;
+use linux::bootloader::uboot::{Uboot, UbootError};
+use linux::bootloader::uboot_txt::UbootTxt;
+use linux::bootloader::{Environment, Kernels, Loader, booted, fw_env};
+use linux::disk::LinuxDisk;
+use model::manifest::Value;
+use model::{Manifest, RevisionId};
+use store::{Store, explain};
+
+use crate::config::Config;
+use crate::service::NoBootloader;
+
+/// Bytes of `fw_env.config` and of `u-boot-initial-env`.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// The machine's boot loader, when we have a part in it.
+#[derive(Debug)]
+pub(crate) enum MachineLoader {
+    /// The marker alone says what runs.
+    None(NoBootloader),
+    /// One of ours.
+    Some(Loader),
+}
+
+impl Bootloader for MachineLoader {
+    fn booted(&self) -> Option<RevisionId> {
+        match self {
+            Self::None(none) => none.booted(),
+            Self::Some(loader) => loader.booted(),
+        }
+    }
+
+    fn arm(&mut self, trial: &RevisionId) -> Result<(), String> {
+        match self {
+            Self::None(none) => none.arm(trial),
+            Self::Some(loader) => loader.arm(trial),
+        }
+    }
+
+    fn confirm(&mut self, committed: &RevisionId) -> Result<(), String> {
+        match self {
+            Self::None(none) => none.confirm(committed),
+            Self::Some(loader) => loader.confirm(committed),
+        }
+    }
+}
+
+/// Why the boot loader of the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LoaderError {
+    /// A file or folder that it needs.
+    #[error("cannot open {} for the boot loader; is the partition mounted?", path.display())]
+    Open {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// `fw_env.config` is wrong.
+    #[error("{} cannot be used", path.display())]
+    FwEnv {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: fw_env::FwEnvError,
+    },
+    /// The environment cannot be written safely.
+    #[error(transparent)]
+    Uboot(#[from] UbootError),
+    /// A setting is missing.
+    #[error("bootloader = {bootloader} needs bootloader-path: {what}")]
+    Path {
+        /// The boot loader.
+        bootloader: String,
+        /// What the path names.
+        what: &'static str,
+    },
+}
+
+/// Sets up the boot loader that the settings name, and the word that a restart under another init needs, if any.
+pub(crate) fn set_up(
+    config: &Config,
+    store: &Store<LinuxDisk>,
+    cmdline: &str,
+) -> Result<MachineLoader, LoaderError> {
+    let bootloader = config.text("bootloader");
+    if bootloader == "none" {
+        return Ok(MachineLoader::None(NoBootloader));
+    }
+    let storage = config.path("storage");
+    let path = match config.text("bootloader-path") {
+        "" => default_path(bootloader, &storage)?,
+        path => path.into(),
+    };
+    let links = || -> Result<Box<dyn Kernels>, LoaderError> {
+        Ok(Box::new(Links {
+            storage: open(&storage)?,
+            software: Box::new(BootFiles(store.clone())),
+        }))
+    };
+    let copies = |boot: &Arc<LinuxDisk>| -> Result<Box<dyn Kernels>, LoaderError> {
+        Ok(Box::new(Copies {
+            storage: open(&storage)?,
+            boot: Arc::clone(boot),
+            software: Box::new(BootFiles(store.clone())),
+        }))
+    };
+    let options = config.text("bootloader-options").to_owned();
+    let (environment, kernels): (Box<dyn Environment>, Option<Box<dyn Kernels>>) = match bootloader
+    {
+        "file" => (Box::new(BlockFile { file: file(&path)? }), None),
+        "grub" => (Box::new(BlockFile { file: file(&path)? }), Some(links()?)),
+        "uboot-pantavisor" => (Box::new(UbootTxt { file: file(&path)? }), Some(links()?)),
+        "uboot" => (Box::new(uboot(config)?), Some(links()?)),
+        "systemd-boot" => {
+            let disk = open(&path)?;
+            let kernels = copies(&disk)?;
+            (Box::new(SystemdBoot { disk, options }), Some(kernels))
+        }
+        "tryboot" => {
+            let disk = open(&path)?;
+            let kernels = copies(&disk)?;
+            let argument = config.path("run-dir").join("reboot-param");
+            (
+                Box::new(TryBoot {
+                    disk,
+                    options,
+                    argument,
+                }),
+                Some(kernels),
+            )
+        }
+        other => unreachable!("the table of settings knows no boot loader {other}"),
+    };
+    let (revision, notice) = booted(config.text("booted"), cmdline);
+    if let Some(notice) = notice {
+        tracing::warn!("{notice}");
+    }
+    let mut loader = Loader::new(environment, revision);
+    if let Some(kernels) = kernels {
+        loader = loader.with_kernels(kernels);
+    }
+    for notice in loader.notices() {
+        tracing::warn!("boot loader: {notice}");
+    }
+    tracing::info!(bootloader, choice = ?loader.choice(), "boot loader");
+    Ok(MachineLoader::Some(loader))
+}
+
+fn default_path(bootloader: &str, storage: &Path) -> Result<PathBuf, LoaderError> {
+    Ok(match bootloader {
+        "file" => storage.join("boot/loader"),
+        "uboot-pantavisor" => storage.join("boot/uboot.txt"),
+        "grub" => storage.join("boot/grubenv"),
+        "uboot" => PathBuf::new(),
+        _ => {
+            return Err(LoaderError::Path {
+                bootloader: bootloader.to_owned(),
+                what: "the folder where the boot partition is mounted",
+            });
+        }
+    })
+}
+
+fn open(folder: &Path) -> Result<Arc<LinuxDisk>, LoaderError> {
+    let disk = LinuxDisk::open(folder).map_err(|source| LoaderError::Open {
+        path: folder.to_owned(),
+        source,
+    })?;
+    Ok(Arc::new(disk))
+}
+
+/// A file by its absolute path; its folder must be there, or can be made.
+fn file(path: &Path) -> Result<FileArea<LinuxDisk>, LoaderError> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    std::fs::create_dir_all(folder).map_err(|source| LoaderError::Open {
+        path: folder.to_owned(),
+        source,
+    })?;
+    Ok(FileArea {
+        disk: open(folder)?,
+        path: path.file_name().unwrap_or_default().into(),
+    })
+}
+
+fn uboot(config: &Config) -> Result<Uboot, LoaderError> {
+    let path = config.path("bootloader-uboot-config");
+    let text = read(&path).map_err(|source| LoaderError::Open {
+        path: path.clone(),
+        source,
+    })?;
+    let parsed = fw_env::parse(&String::from_utf8_lossy(&text));
+    let places = parsed.map_err(|source| LoaderError::FwEnv { path, source })?;
+    let size = places.first().map_or(0, |place| place.size);
+    let mut areas: Vec<Box<dyn Area>> = Vec::new();
+    for place in places {
+        let is_file = std::fs::metadata(&place.path).is_ok_and(|metadata| metadata.is_file());
+        // What is at an offset of a file stays where it is: only a file that is the copy itself can be replaced.
+        if is_file && place.offset == 0 {
+            areas.push(Box::new(file(&place.path)?));
+        } else {
+            areas.push(Box::new(RawArea {
+                device: place.path,
+                offset: place.offset,
+                len: place.size,
+            }));
+        }
+    }
+    let initial = read(&config.path("bootloader-uboot-initial")).ok();
+    Ok(Uboot::new(areas, size, initial)?)
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    use io::Read as _;
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path)?;
+    file.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// What manifests in the store name below `bsp/`.
+struct BootFiles(Store<LinuxDisk>);
+
+impl fmt::Debug for BootFiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BootFiles")
+    }
+}
+
+impl Software for BootFiles {
+    fn boot_files(&self, revision: &RevisionId) -> Result<Vec<BootFile>, String> {
+        let bytes = self
+            .0
+            .read_manifest(revision)
+            .map_err(|error| explain(&error))?;
+        let manifest = Manifest::parse(&bytes).map_err(|error| explain(&error))?;
+        boot_files(&manifest)
+    }
+}
+
+/// The boot files that `bsp/run.json` names, each with its object.
+fn boot_files(manifest: &Manifest) -> Result<Vec<BootFile>, String> {
+    let entry = |name: &str| {
+        let mut entries = manifest.entries().iter();
+        entries
+            .find(|(key, _)| key.as_str() == name)
+            .map(|(_, value)| value)
+    };
+    let Some(Value::Inline(text)) = entry("bsp/run.json") else {
+        return Ok(Vec::new());
+    };
+    let run: serde_json::Value =
+        serde_json::from_str(text).map_err(|error| format!("bsp/run.json: {error}"))?;
+    let mut named: Vec<(Role, &str)> = Vec::new();
+    for (field, role) in [
+        ("linux", Role::Linux),
+        ("initrd", Role::Initrd),
+        ("fdt", Role::DeviceTree),
+        ("fit", Role::Fit),
+    ] {
+        named.extend(
+            run.get(field)
+                .and_then(|name| name.as_str())
+                .map(|name| (role, name)),
+        );
+    }
+    let addons = run.get("addons").and_then(|addons| addons.as_array());
+    for (number, addon) in addons.into_iter().flatten().enumerate() {
+        named.extend(addon.as_str().map(|name| (Role::Addon(number), name)));
+    }
+    let files = named
+        .into_iter()
+        .map(|(role, name)| match entry(&format!("bsp/{name}")) {
+            Some(Value::Object(object)) => Ok((role, store::layout::object(object))),
+            Some(Value::Inline(_)) | None => Err(format!(
+                "bsp/run.json names {name:?}, but the manifest has no object bsp/{name}"
+            )),
+        });
+    files.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn boot_files_come_from_bsp() {
+        let files = |run: &str| {
+            let (a, b) = ("a".repeat(64), "b".repeat(64));
+            let manifest = format!(
+                r##"{{"#spec":"pantavisor-service-system@1","bsp/k":"{a}","bsp/i":"{b}","bsp/run.json":{run}}}"##
+            );
+            boot_files(&Manifest::parse(manifest.as_bytes()).unwrap())
+        };
+        let found = files(r#"{"linux":"k","initrd":"i","addons":["i"]}"#).unwrap();
+        let roles: Vec<_> = found.iter().map(|(role, _)| *role).collect();
+        assert_eq!(roles, [Role::Linux, Role::Initrd, Role::Addon(0)]);
+        assert_eq!(
+            found[0].1,
+            PathBuf::from(format!("objects/{}", "a".repeat(64)))
+        );
+        assert_eq!(files("{}").unwrap(), []);
+        assert!(
+            files(r#"{"linux":"gone"}"#)
+                .unwrap_err()
+                .contains("bsp/gone")
+        );
+    }
+
+    #[test]
+    fn every_boot_loader_of_the_table_is_set_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        for name in ["storage", "boot", "run"] {
+            std::fs::create_dir(path(name)).unwrap();
+        }
+        std::fs::write(path("uboot.env"), [0; 4096]).unwrap();
+        std::fs::write(
+            path("fw_env.config"),
+            format!("{} 0 0x1000\n", path("uboot.env")),
+        )
+        .unwrap();
+        let opened = Store::open(
+            LinuxDisk::open(Path::new(&path("storage"))).unwrap(),
+            store::Options::default(),
+            model::Instant::default(),
+        );
+        let crate::config::Kind::Word(words) =
+            crate::config::table::find("bootloader").unwrap().kind
+        else {
+            panic!("the boot loader is one of several words");
+        };
+        for word in words {
+            let mut config = Config::defaults();
+            let source = crate::config::Source::CommandLine;
+            for (name, value) in [
+                ("bootloader", (*word).to_owned()),
+                ("storage", path("storage")),
+                ("run-dir", path("run")),
+                ("bootloader-uboot-config", path("fw_env.config")),
+                ("booted", "7".to_owned()),
+            ] {
+                config.set(name, &value, source.clone()).unwrap();
+            }
+            if matches!(*word, "systemd-boot" | "tryboot") {
+                assert!(
+                    set_up(&config, &opened.store, "").is_err(),
+                    "{word} needs a path"
+                );
+                config
+                    .set("bootloader-path", &path("boot"), source.clone())
+                    .unwrap();
+            }
+            let loader = set_up(&config, &opened.store, "").unwrap();
+            let seven: RevisionId = "7".parse().unwrap();
+            assert_eq!(
+                loader.booted(),
+                (*word != "none").then_some(seven),
+                "{word}"
+            );
+        }
+    }
+}
