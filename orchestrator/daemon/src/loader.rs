@@ -152,7 +152,13 @@ pub(crate) fn set_up(
     if let Some(notice) = notice {
         tracing::warn!("{notice}");
     }
-    let mut loader = Loader::new(environment, revision);
+    let mut journals = vec![storage];
+    journals.extend(
+        path.parent()
+            .filter(|_| bootloader == "grub")
+            .map(Path::to_owned),
+    );
+    let mut loader = Loader::new(environment, revision).with_journals(journals);
     if let Some(kernels) = kernels {
         loader = loader.with_kernels(kernels);
     }

@@ -6,6 +6,7 @@
 //! what is kept: `orchestrator/linux/bootloaders.md`. Deliberately not here: what to boot (the marker says that).
 
 use std::fmt;
+use std::path::PathBuf;
 
 use device::ports::Bootloader;
 use model::RevisionId;
@@ -15,6 +16,7 @@ pub mod block;
 pub mod block_format;
 pub mod entry_format;
 pub mod fw_env;
+pub mod journal;
 mod replace;
 pub mod software;
 pub mod systemd_boot;
@@ -83,6 +85,8 @@ pub struct Loader {
     environment: Box<dyn Environment>,
     kernels: Option<Box<dyn Kernels>>,
     booted: Option<RevisionId>,
+    /// Folders on file systems that the boot loader reads without their journal.
+    journals: Vec<PathBuf>,
 }
 
 impl Loader {
@@ -92,6 +96,26 @@ impl Loader {
             environment,
             kernels: None,
             booted,
+            journals: Vec::new(),
+        }
+    }
+
+    /// With folders whose file systems are brought in order after each write, for a boot loader that knows no journal.
+    #[must_use]
+    pub fn with_journals(mut self, folders: Vec<PathBuf>) -> Self {
+        self.journals = folders;
+        self
+    }
+
+    /// What failed here is durable all the same, only not yet seen by every boot loader.
+    fn settle(&self) {
+        for folder in &self.journals {
+            if let Err(error) = journal::settle(folder) {
+                tracing::warn!(
+                    "cannot empty the journal below {}: {error}",
+                    folder.display()
+                );
+            }
         }
     }
 
@@ -135,11 +159,15 @@ impl Bootloader for Loader {
         let known = self.environment.read().choice.unwrap_or_default();
         // When the environment is lost, what runs now is known to boot.
         let committed = known.committed.or_else(|| self.booted.clone());
+        // The kernels before the environment that names them.
+        self.settle();
         self.environment.write(&Choice {
             committed,
             trial: Some(trial.clone()),
             tried: false,
-        })
+        })?;
+        self.settle();
+        Ok(())
     }
 
     fn confirm(&mut self, committed: &RevisionId) -> Result<(), String> {
@@ -157,7 +185,9 @@ impl Bootloader for Loader {
             tried: false,
         };
         // Also when this is what is read: an earlier write may have failed after it could be seen and before it was durable.
+        self.settle();
         self.environment.write(&wanted)?;
+        self.settle();
         if let Some(kernels) = &mut self.kernels {
             let running = self.booted.iter();
             let kept: Vec<_> = running.chain(&starts).collect();

@@ -4,7 +4,7 @@
 use model::RevisionId;
 use simulator::choices::Choices;
 
-use super::machines::{Machine, Restart, id, machines};
+use super::machines::{Machine, Make, Restart, id, machines};
 
 /// Arms, restarts in order, and returns what started.
 fn arm_and_start(machine: &dyn Machine, booted: &RevisionId, trial: &RevisionId) -> RevisionId {
@@ -18,7 +18,7 @@ fn arm_and_start(machine: &dyn Machine, booted: &RevisionId, trial: &RevisionId)
 }
 
 /// A machine that runs the committed revision 0.
-fn with_factory(make: fn() -> Box<dyn Machine>) -> Box<dyn Machine> {
+fn with_factory(make: Make) -> Box<dyn Machine> {
     let machine = make();
     machine.port(None).confirm(&id("0")).unwrap();
     assert_eq!(machine.start(Restart::PowerCut), Some(id("0")));

@@ -55,8 +55,11 @@ pub(crate) trait Machine {
     }
 }
 
+/// Makes a machine as it leaves the factory.
+pub(crate) type Make = fn() -> Box<dyn Machine>;
+
 /// Every machine, by name.
-pub(crate) fn machines() -> Vec<(&'static str, fn() -> Box<dyn Machine>)> {
+pub(crate) fn machines() -> Vec<(&'static str, Make)> {
     vec![
         ("simulator", || Box::new(Simulated::default())),
         ("file", || Box::new(Block::new("boot/loader"))),
