@@ -10,7 +10,7 @@ use std::sync::Arc;
 use device::ports::Bootloader;
 use linux::bootloader::area::{Area, FileArea, RawArea};
 use linux::bootloader::block::BlockFile;
-use linux::bootloader::software::{BootFile, Copies, Links, Role, Software};
+use linux::bootloader::software::{ADDONS_MAX, BootFile, Copies, Links, Role, Software};
 use linux::bootloader::systemd_boot::SystemdBoot;
 use linux::bootloader::tryboot::TryBoot;
 use linux::bootloader::uboot::{Uboot, UbootError};
@@ -41,6 +41,13 @@ impl Bootloader for MachineLoader {
         match self {
             Self::None(none) => none.booted(),
             Self::Some(loader) => loader.booted(),
+        }
+    }
+
+    fn is_damaged(&self) -> bool {
+        match self {
+            Self::None(none) => none.is_damaged(),
+            Self::Some(loader) => loader.is_damaged(),
         }
     }
 
@@ -93,7 +100,7 @@ pub enum LoaderError {
     },
 }
 
-/// Sets up the boot loader that the settings name, and the word that a restart under another init needs, if any.
+/// Sets up the boot loader that the settings name.
 pub(crate) fn set_up(
     config: &Config,
     store: &Store<LinuxDisk>,
@@ -108,10 +115,11 @@ pub(crate) fn set_up(
         "" => default_path(bootloader, &storage)?,
         path => path.into(),
     };
-    let links = || -> Result<Box<dyn Kernels>, LoaderError> {
+    let links = |starts| -> Result<Box<dyn Kernels>, LoaderError> {
         Ok(Box::new(Links {
             storage: open(&storage)?,
             software: Box::new(BootFiles(store.clone())),
+            starts,
         }))
     };
     let copies = |boot: &Arc<LinuxDisk>| -> Result<Box<dyn Kernels>, LoaderError> {
@@ -122,12 +130,25 @@ pub(crate) fn set_up(
         }))
     };
     let options = config.text("bootloader-options").to_owned();
+    // Where files lie that the boot loader reads without the journal.
+    let mut journals = vec![storage.clone()];
+    let on_fat = matches!(bootloader, "systemd-boot" | "tryboot");
+    journals.extend(path.parent().filter(|_| !on_fat).map(Path::to_owned));
     let (environment, kernels): (Box<dyn Environment>, Option<Box<dyn Kernels>>) = match bootloader
     {
         "file" => (Box::new(BlockFile { file: file(&path)? }), None),
-        "grub" => (Box::new(BlockFile { file: file(&path)? }), Some(links()?)),
-        "uboot-pantavisor" => (Box::new(UbootTxt { file: file(&path)? }), Some(links()?)),
-        "uboot" => (Box::new(uboot(config)?), Some(links()?)),
+        "grub" => (
+            Box::new(BlockFile { file: file(&path)? }),
+            Some(links(&[Role::Linux])?),
+        ),
+        "uboot-pantavisor" => (
+            Box::new(UbootTxt { file: file(&path)? }),
+            Some(links(&[Role::Linux, Role::Fit])?),
+        ),
+        "uboot" => {
+            let kernels = links(&[Role::Linux, Role::Fit])?;
+            (Box::new(uboot(config, &mut journals)?), Some(kernels))
+        }
         "systemd-boot" => {
             let disk = open(&path)?;
             let kernels = copies(&disk)?;
@@ -152,12 +173,6 @@ pub(crate) fn set_up(
     if let Some(notice) = notice {
         tracing::warn!("{notice}");
     }
-    let mut journals = vec![storage];
-    journals.extend(
-        path.parent()
-            .filter(|_| bootloader == "grub")
-            .map(Path::to_owned),
-    );
     let mut loader = Loader::new(environment, revision).with_journals(journals);
     if let Some(kernels) = kernels {
         loader = loader.with_kernels(kernels);
@@ -205,7 +220,7 @@ fn file(path: &Path) -> Result<FileArea<LinuxDisk>, LoaderError> {
     })
 }
 
-fn uboot(config: &Config) -> Result<Uboot, LoaderError> {
+fn uboot(config: &Config, journals: &mut Vec<PathBuf>) -> Result<Uboot, LoaderError> {
     let path = config.path("bootloader-uboot-config");
     let text = read(&path).map_err(|source| LoaderError::Open {
         path: path.clone(),
@@ -219,6 +234,7 @@ fn uboot(config: &Config) -> Result<Uboot, LoaderError> {
         let is_file = std::fs::metadata(&place.path).is_ok_and(|metadata| metadata.is_file());
         // What is at an offset of a file stays where it is: only a file that is the copy itself can be replaced.
         if is_file && place.offset == 0 {
+            journals.extend(place.path.parent().map(Path::to_owned));
             areas.push(Box::new(file(&place.path)?));
         } else {
             areas.push(Box::new(RawArea {
@@ -287,7 +303,14 @@ fn boot_files(manifest: &Manifest) -> Result<Vec<BootFile>, String> {
         );
     }
     let addons = run.get("addons").and_then(|addons| addons.as_array());
-    for (number, addon) in addons.into_iter().flatten().enumerate() {
+    let addons: Vec<_> = addons.into_iter().flatten().collect();
+    if addons.len() > ADDONS_MAX {
+        return Err(format!(
+            "bsp/run.json names {} addons, and boot loaders load {ADDONS_MAX}",
+            addons.len()
+        ));
+    }
+    for (number, addon) in addons.into_iter().enumerate() {
         named.extend(addon.as_str().map(|name| (Role::Addon(number), name)));
     }
     let files = named

@@ -12,6 +12,9 @@ impl Bootloader for NoBootloader {
     fn booted(&self) -> Option<RevisionId> {
         None
     }
+    fn is_damaged(&self) -> bool {
+        false
+    }
 
     fn arm(&mut self, _trial: &RevisionId) -> Result<(), String> {
         Ok(())

@@ -112,6 +112,8 @@ pub trait Power {
 pub trait Bootloader {
     /// The revision whose kernel and init run now; `None` when the boot loader has no part in it (service mode).
     fn booted(&self) -> Option<RevisionId>;
+    /// Whether what it keeps is damaged in a part, so that the next damage could cost the choice. A confirm mends it.
+    fn is_damaged(&self) -> bool;
     /// The next boot, and only that one, starts `trial`.
     ///
     /// # Errors

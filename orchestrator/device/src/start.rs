@@ -18,7 +18,7 @@ use store::{RevisionError, explain};
 
 use crate::carry::objects_of;
 use crate::device::{Device, Stage};
-use crate::ports::{Ending, Job, Jobs as _, World};
+use crate::ports::{Bootloader as _, Ending, Job, Jobs as _, World};
 use crate::settings::Settings;
 
 /// What could not be taken up at the start is tried again after this.
@@ -68,6 +68,7 @@ impl<W: World> Device<W> {
             revisions,
             booted: self.booted.clone(),
             booted_fingerprint,
+            loader_damaged: self.ports.bootloader.is_damaged(),
             verdicts: BTreeMap::new(),
             tries: self.settings.tries.max(1),
             cannot_count: None,

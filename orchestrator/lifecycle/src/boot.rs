@@ -63,6 +63,8 @@ pub struct Facts {
     pub booted: Option<RevisionId>,
     /// Boot fingerprint of that revision, when its manifest can be read.
     pub booted_fingerprint: Option<ObjectId>,
+    /// Part of what the boot loader keeps is damaged.
+    pub loader_damaged: bool,
     /// What is known about the bytes of revisions.
     pub verdicts: BTreeMap<RevisionId, Verdict>,
     /// Tries that a trial has at first.
@@ -158,7 +160,7 @@ pub fn decide(facts: &Facts) -> Decision {
             run(facts, &mut boot, base);
         }
         (Judged::Forget, Some(trial)) => {
-            forget(facts, &mut boot, &trial);
+            forget(facts, &mut boot, &trial, base.as_ref());
             run(facts, &mut boot, base);
         }
         (Judged::Skip(why), Some(trial)) => {
@@ -370,13 +372,23 @@ fn give_up(facts: &Facts, boot: &mut Boot, trial: Trial, cause: Cause, base: Opt
     boot.effects.extend([
         Effect::Owe(Write::Failure(Box::new(failing))),
         Effect::Owe(Write::Progress(trial.revision.clone(), progress)),
+    ]);
+    boot.effects.extend(disarm(facts, &trial, base));
+    boot.effects.extend([
         Effect::Owe(Write::Marker(boot.marker.clone())),
         Effect::Tell("rollback", trial.revision, format!("given up: {message}")),
     ]);
 }
 
+/// The boot loader may still be told to start the trial, also when it started something else now. It forgets before the marker does: cut
+/// between the two, the next start finds the trial in the marker and comes here again.
+fn disarm(facts: &Facts, trial: &Trial, base: Option<&Running>) -> Option<Effect> {
+    let base = base.filter(|_| trial.by_reboot && facts.booted.is_some())?;
+    Some(Effect::Owe(Write::Confirm(base.revision.clone())))
+}
+
 /// Its failure is on record; the power was cut before the marker said so.
-fn forget(facts: &Facts, boot: &mut Boot, trial: &Trial) {
+fn forget(facts: &Facts, boot: &mut Boot, trial: &Trial, base: Option<&Running>) {
     boot.marker.trial = None;
     if let (Some(digest), Some(id)) = (
         facts.digest(&trial.revision),
@@ -384,6 +396,7 @@ fn forget(facts: &Facts, boot: &mut Boot, trial: &Trial) {
     ) {
         boot.marker.remember_failed(digest, id);
     }
+    boot.effects.extend(disarm(facts, trial, base));
     let marker = Write::Marker(boot.marker.clone());
     boot.effects.push(Effect::Owe(marker));
 }
@@ -400,17 +413,22 @@ fn run(facts: &Facts, boot: &mut Boot, base: Option<Running>) {
         let marker = Write::Marker(boot.marker.clone());
         boot.effects.push(Effect::Owe(marker));
     }
+    let commit = boot.effects.len();
     let repaired = boot.marker.committed.as_ref() == Some(&revision)
         && repair_progress(facts, boot, &revision);
     let current = Write::Current(revision.clone());
     boot.effects.push(Effect::Owe(current));
     boot.start = Start::Run(base);
     let Some(booted) = &facts.booted else { return };
+    let confirm = Effect::Owe(Write::Confirm(revision.clone()));
+    let behind = *booted != revision || repaired || facts.loader_damaged;
+    if behind && !boot.effects.contains(&confirm) {
+        // Before the progress that is repaired: what is told as done was confirmed.
+        boot.effects.insert(commit, confirm);
+    }
     if *booted == revision {
         return;
     }
-    boot.effects
-        .push(Effect::Owe(Write::Confirm(revision.clone())));
     let wanted = match facts.verdicts.get(&revision) {
         Some(Verdict::Good { boot, .. }) => Some(*boot),
         Some(Verdict::BadManifest(_) | Verdict::BadObjects(_)) | None => None,

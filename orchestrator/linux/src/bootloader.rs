@@ -150,6 +150,10 @@ impl Bootloader for Loader {
         self.booted.clone()
     }
 
+    fn is_damaged(&self) -> bool {
+        !self.notices().is_empty()
+    }
+
     fn arm(&mut self, trial: &RevisionId) -> Result<(), String> {
         if !self.put(trial)? {
             return Err(format!(
@@ -188,9 +192,9 @@ impl Bootloader for Loader {
         self.settle();
         self.environment.write(&wanted)?;
         self.settle();
-        if let Some(kernels) = &mut self.kernels {
-            let running = self.booted.iter();
-            let kept: Vec<_> = running.chain(&starts).collect();
+        // What starts next is not known while the environment names nothing; then nothing is thrown away.
+        if let (Some(kernels), Some(starts)) = (&mut self.kernels, &starts) {
+            let kept: Vec<_> = self.booted.iter().chain([starts]).collect();
             kernels.keep_only(&kept);
         }
         Ok(())

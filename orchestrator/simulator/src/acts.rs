@@ -19,6 +19,7 @@ use crate::bugs::Bug;
 use crate::checkers::{Known, Violation};
 use crate::choices::Choices;
 use crate::disk::{Contents, Disk, Plan, Spread};
+use crate::power::Kind;
 use crate::software::Revision;
 use crate::world::{Counts, Loss, Start, World};
 
@@ -101,8 +102,8 @@ pub struct Life {
     pub software: Vec<Rc<Revision>>,
     /// Settings of the loop.
     pub settings: Settings,
-    /// Whether a boot loader has a part in booting.
-    pub boot_loader: bool,
+    /// The boot loader.
+    pub boot_loader: Kind,
     /// How the outcome of each power cut is chosen.
     pub spread: Spread,
     /// A mistake that is made on purpose.
@@ -197,7 +198,7 @@ impl Base {
             acts,
             software: brought.iter().map(|(_, it)| Rc::clone(it)).collect(),
             settings: quick_settings(),
-            boot_loader: false,
+            boot_loader: Kind::None,
             spread: Spread::Ends,
             bug: Bug::None,
         };
@@ -287,7 +288,7 @@ impl Life {
         for (revision, _) in &self.base.revisions {
             world.checkers.knows(revision);
         }
-        if self.boot_loader {
+        if world.loader.is_present() {
             world.loader.is_set_to(&RevisionId::factory());
         }
         world

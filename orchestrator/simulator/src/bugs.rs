@@ -38,6 +38,8 @@ pub enum Bug {
     IgnoresStops,
     /// A start is answered, and nothing runs.
     ForgetsStarts,
+    /// The boot loader is not told of commits and rollbacks.
+    ConfirmsNothing,
 }
 
 /// A mistake and who notices it.
@@ -200,6 +202,12 @@ pub const ALL: [Seeded; 22] = [
         "what is started does not run",
         &[8],
         &["good"],
+    ),
+    seeded(
+        Bug::ConfirmsNothing,
+        "the boot loader is not told what was committed",
+        &[5],
+        &["needs a boot"],
     ),
 ];
 

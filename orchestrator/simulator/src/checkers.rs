@@ -197,6 +197,8 @@ pub struct Rest {
     pub stopped: BTreeSet<ContainerName>,
     /// Boots since faults stopped.
     pub boots: u32,
+    /// What the boot loader starts next; `None` without one.
+    pub next_boot: Option<RevisionId>,
     /// Whether nothing more was about to happen when the limit was reached.
     pub quiet: bool,
 }

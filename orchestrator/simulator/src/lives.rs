@@ -17,6 +17,7 @@ use crate::acts::{Act, Base, Cuts, Life, Outcome, quick_settings};
 use crate::catalogue::Catalogue;
 use crate::choices::Choices;
 use crate::disk::Spread;
+use crate::power::Kind;
 use crate::software::Revision;
 use crate::world::Loss;
 
@@ -111,7 +112,11 @@ impl Lives {
                 keep_revisions: choices.choose(3),
                 ..quick_settings()
             },
-            boot_loader: choices.one_in(3),
+            boot_loader: match choices.choose(6) {
+                0 => Kind::Once,
+                1 => Kind::Alternates,
+                _ => Kind::None,
+            },
             spread: Spread::Every,
             bug: crate::bugs::Bug::None,
         }

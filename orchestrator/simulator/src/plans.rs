@@ -19,6 +19,7 @@ use crate::bugs::Bug;
 use crate::choices::Choices;
 use crate::disk::Spread;
 use crate::machine::TrueTime;
+use crate::power::Kind;
 use crate::software::{Part, Revision};
 use crate::world::World;
 
@@ -170,7 +171,7 @@ impl Drawn {
 /// What was announced and did not happen, with the log of the life when `logged`.
 pub fn hold(seed: u64, logged: bool) -> Result<Compared, String> {
     let mut drawn = Drawn(Choices::seeded(seed));
-    let boot_loader = drawn.one_in(2);
+    let boot_loader = [Kind::None, Kind::Once][drawn.below(2)];
     let mut board = 1;
     let mut parts = drawn.parts();
     let factory = Revision::of(&parts, board, true);

@@ -1,6 +1,6 @@
 //! How a simulated boot ends, what its boot loader starts, its gauges and its watchdog.
 //!
-//! The boot loader keeps two variables that survive a power cut, each written as a whole, as U-Boot's redundant environment does.
+//! The boot loader keeps variables that survive a power cut, written as a whole, as U-Boot's redundant environment does.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -12,6 +12,7 @@ use device::ports::{
 use model::RevisionId;
 use model::failure::Pressure;
 
+use crate::bugs::Bug;
 use crate::machine::Machine;
 
 /// Ends the boot.
@@ -32,37 +33,79 @@ pub struct Variables {
     pub committed: Option<RevisionId>,
     /// Starts once.
     pub armed: Option<RevisionId>,
+    /// What a boot loader of [`Kind::Alternates`] started the last time.
+    pub trying: Option<RevisionId>,
 }
 
-/// A boot loader with two variables; absent when `present` is false, as in service mode.
+/// How a boot loader takes a trial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Kind {
+    /// There is none, as in service mode.
+    #[default]
+    None,
+    /// It takes back that a trial is armed before it starts it.
+    Once,
+    /// Pantavisor's script: notes which trial it starts, and forgets the note when it falls back. What stays armed after that is started
+    /// once more by the boot after the fallback.
+    Alternates,
+}
+
+/// A boot loader with variables that survive.
 #[derive(Debug, Clone, Default)]
 pub struct Bootloader {
     variables: Rc<RefCell<Variables>>,
     booted: Option<RevisionId>,
-    present: bool,
+    kind: Kind,
+    bug: Bug,
     broken: Rc<Cell<bool>>,
 }
 
 impl Bootloader {
-    /// One that has a part in booting, or none.
-    pub fn new(present: bool) -> Self {
+    /// One of this kind.
+    pub fn new(kind: Kind, bug: Bug) -> Self {
         Self {
-            present,
+            kind,
+            bug,
             ..Self::default()
         }
     }
 
-    /// The machine starts: what is armed is taken, once.
+    /// Whether it has a part in booting.
+    pub fn is_present(&self) -> bool {
+        match self.kind {
+            Kind::None => false,
+            Kind::Once | Kind::Alternates => true,
+        }
+    }
+
+    /// The machine starts.
     pub fn boot(&mut self) {
         let mut variables = self.variables.borrow_mut();
-        let armed = variables.armed.take();
-        self.booted = armed.or_else(|| variables.committed.clone());
+        let trial = match self.kind {
+            Kind::None | Kind::Once => variables.armed.take(),
+            Kind::Alternates if variables.armed == variables.trying => {
+                variables.trying = None;
+                None
+            }
+            Kind::Alternates => {
+                variables.trying = variables.armed.clone().or(variables.trying.take());
+                variables.armed.clone()
+            }
+        };
+        self.booted = trial.or_else(|| variables.committed.clone());
     }
 
     /// The factory set it to this revision.
     pub fn is_set_to(&mut self, revision: &RevisionId) {
         self.variables.borrow_mut().committed = Some(revision.clone());
         self.booted = Some(revision.clone());
+    }
+
+    /// What starts next; `None` without a boot loader. What is armed starts next or at the boot after it.
+    pub fn next(&self) -> Option<RevisionId> {
+        let variables = self.variables.borrow();
+        let next = variables.armed.clone().or(variables.committed.clone());
+        next.filter(|_| self.is_present())
     }
 
     /// Writes fail from now on, or work again.
@@ -85,7 +128,11 @@ impl Bootloader {
 
 impl BootloaderPort for Bootloader {
     fn booted(&self) -> Option<RevisionId> {
-        self.present.then(|| self.booted.clone()).flatten()
+        self.is_present().then(|| self.booted.clone()).flatten()
+    }
+
+    fn is_damaged(&self) -> bool {
+        false
     }
 
     fn arm(&mut self, trial: &RevisionId) -> Result<(), String> {
@@ -96,10 +143,12 @@ impl BootloaderPort for Bootloader {
 
     fn confirm(&mut self, committed: &RevisionId) -> Result<(), String> {
         self.check()?;
-        *self.variables.borrow_mut() = Variables {
-            committed: Some(committed.clone()),
-            armed: None,
-        };
+        if self.bug == Bug::ConfirmsNothing {
+            return Ok(());
+        }
+        let mut variables = self.variables.borrow_mut();
+        variables.committed = Some(committed.clone());
+        variables.armed = None;
         Ok(())
     }
 }
@@ -137,7 +186,7 @@ mod tests {
     #[test]
     fn what_is_armed_starts_once() {
         let id = |text: &str| text.parse::<RevisionId>().unwrap();
-        let mut loader = Bootloader::new(true);
+        let mut loader = Bootloader::new(Kind::Once, Bug::None);
         assert_eq!(loader.booted(), None);
         loader.confirm(&id("0")).unwrap();
         loader.arm(&id("1")).unwrap();
@@ -147,9 +196,26 @@ mod tests {
         assert_eq!(loader.booted(), Some(id("0")));
         loader.set_broken(true);
         assert!(loader.arm(&id("1")).is_err());
-        let mut none = Bootloader::new(false);
+        let mut none = Bootloader::new(Kind::None, Bug::None);
         none.confirm(&id("0")).unwrap();
         none.boot();
         assert_eq!(none.booted(), None);
+    }
+
+    #[test]
+    fn what_stays_armed_alternates_with_what_is_committed() {
+        let id = |text: &str| text.parse::<RevisionId>().unwrap();
+        let mut loader = Bootloader::new(Kind::Alternates, Bug::None);
+        loader.confirm(&id("0")).unwrap();
+        loader.arm(&id("1")).unwrap();
+        for expected in ["1", "0", "1", "0"] {
+            loader.boot();
+            assert_eq!(loader.booted(), Some(id(expected)));
+        }
+        loader.confirm(&id("0")).unwrap();
+        for _ in 0..2 {
+            loader.boot();
+            assert_eq!(loader.booted(), Some(id("0")));
+        }
     }
 }

@@ -18,6 +18,7 @@ use crate::acts::{Act, Base, Cuts, Life, Outcome, quick_settings};
 use crate::catalogue::{Catalogue, Variant};
 use crate::choices::Choices;
 use crate::disk::Spread;
+use crate::power::Kind;
 use crate::software::Revision;
 use crate::world::{Counts, Loss};
 
@@ -155,7 +156,7 @@ impl Scenario {
         let cut = matches!(sweep, Sweep::Cut | Sweep::CutTwice);
         // With a boot loader one cut ends the trial: a one-shot arm cannot tell a cut from a kernel that fell over.
         if cut
-            && !self.life.boot_loader
+            && self.life.boot_loader == Kind::None
             && outcome.accepted.contains(&self.ends_with)
             && outcome
                 .committed
@@ -347,7 +348,7 @@ impl Maker {
             acts,
             software: software.iter().map(|it| Rc::clone(it)).collect(),
             settings: quick_settings(),
-            boot_loader: false,
+            boot_loader: Kind::None,
             spread: Spread::Single,
             bug: crate::bugs::Bug::None,
         };
@@ -377,19 +378,25 @@ impl Maker {
             } else {
                 RevisionId::factory()
             };
-            let scenario = self.add(
-                variant.name,
-                &factory,
-                &[&variant.software],
-                acts,
-                &ends_with,
-            );
-            scenario.progress = vec![(next, if good { "DONE" } else { "ERROR" })];
-            scenario.life.boot_loader = variant.boots;
-            scenario.two_cuts = matches!(
-                variant.name,
-                "good" | "exits at once" | "kills the machine" | "needs a boot"
-            );
+            let loaders: &[(&str, Kind)] = if variant.boots {
+                &[
+                    ("", Kind::Once),
+                    (", Pantavisor's script", Kind::Alternates),
+                ]
+            } else {
+                &[("", Kind::None)]
+            };
+            for (beside, loader) in loaders {
+                let name = format!("{}{beside}", variant.name);
+                let software = [&variant.software];
+                let scenario = self.add(&name, &factory, &software, acts.clone(), &ends_with);
+                scenario.progress = vec![(next.clone(), if good { "DONE" } else { "ERROR" })];
+                scenario.life.boot_loader = *loader;
+                scenario.two_cuts = matches!(
+                    variant.name,
+                    "good" | "exits at once" | "kills the machine" | "needs a boot"
+                );
+            }
         }
     }
 
@@ -488,7 +495,7 @@ impl Maker {
         let acts = [install(&next, both[1]), vec![apply.clone()]].concat();
         let acts = [acts, vec![Act::WaitFinal(next.clone())]].concat();
         let scenario = self.add("applied in place", &factory, &both[1..], acts, &next);
-        scenario.life.boot_loader = true;
+        scenario.life.boot_loader = Kind::Once;
         scenario.progress = vec![(next.clone(), "DONE")];
 
         let boots = self.variant("needs a boot");
@@ -499,7 +506,7 @@ impl Maker {
         .concat();
         let name = "apply refused: it needs a boot";
         let scenario = self.add(name, &factory, &[&boots.software], acts, &zero);
-        scenario.life.boot_loader = true;
+        scenario.life.boot_loader = Kind::Once;
         scenario.progress = vec![(next.clone(), "NEW")];
 
         let put = |key: &str, value: &[u8]| {

@@ -121,6 +121,8 @@ pub struct Revision {
     pub digest: ObjectId,
     /// Every object that it needs, with its bytes.
     pub objects: Vec<(ObjectId, Arc<[u8]>)>,
+    /// What the boot loader starts for it.
+    pub kernel: ObjectId,
     /// Its containers.
     pub pieces: Vec<Piece>,
     /// Whether it must be committed when nothing else goes wrong.
@@ -167,6 +169,7 @@ impl Revision {
             pieces: pieces.collect(),
             bytes: json.into_bytes().into(),
             objects,
+            kernel: kernel_id,
             good,
         })
     }

@@ -22,7 +22,7 @@ use crate::clock::Clock;
 use crate::disk::{Contents, Disk, Plan, Spread};
 use crate::jobs::Jobs;
 use crate::machine::{Happening, Machine, TrueTime};
-use crate::power::{Bootloader, Gauges, Power, Watchdog};
+use crate::power::{Bootloader, Gauges, Kind, Power, Watchdog};
 use crate::runtime::{Inspect, Runtime};
 
 /// How long a device may take to come to rest, once faults have stopped.
@@ -58,8 +58,8 @@ pub struct Start {
     pub contents: Contents,
     /// Settings of the loop.
     pub settings: Settings,
-    /// Whether a boot loader has a part in booting.
-    pub boot_loader: bool,
+    /// The boot loader.
+    pub boot_loader: Kind,
     /// How the outcome of each power cut is chosen.
     pub spread: Spread,
     /// A mistake that is made on purpose.
@@ -186,7 +186,7 @@ impl World {
         runtime.set_bug(start.bug);
         Self {
             jobs: Jobs::new(Rc::clone(&machine), start.bug),
-            loader: Bootloader::new(start.boot_loader),
+            loader: Bootloader::new(start.boot_loader, start.bug),
             machine,
             disk,
             runtime,
@@ -368,7 +368,8 @@ impl World {
             | Bug::StartsStaleVersion
             | Bug::RestartsOthers
             | Bug::IgnoresStops
-            | Bug::ForgetsStarts => Some(reply),
+            | Bug::ForgetsStarts
+            | Bug::ConfirmsNothing => Some(reply),
         }
     }
 
@@ -652,6 +653,7 @@ impl World {
                 .collect(),
             stopped: self.stopped.clone(),
             boots: self.start - start,
+            next_boot: self.loader.next(),
             quiet: self.is_quiet(),
         };
         self.machine.note(|| format!("at rest: {rest:?}"));

@@ -31,7 +31,8 @@ fi
 if test -z "${cx_part}"; then setenv cx_part 2; fi
 if test -z "${cx_go}"; then setenv cx_go 'booti ${kernel_addr_r} ${cx_initrd} ${cx_fdt}'; fi
 setenv cx_dtb 'setenv cx_fdt ${fdtcontroladdr}; if load ${devtype} ${devnum}:${cx_part} ${fdt_addr_r} ${cx_dir}/pv-fdt.dtb; then setenv cx_fdt ${fdt_addr_r}; fi'
-setenv cx_ramdisk 'setenv cx_initrd -; if load ${devtype} ${devnum}:${cx_part} ${ramdisk_addr_r} ${cx_dir}/pv-initrd.img; then setenv cx_initrd ${ramdisk_addr_r}:${filesize}; fi'
+setenv cx_ramdisk 'setenv cx_initrd -; if load ${devtype} ${devnum}:${cx_part} ${ramdisk_addr_r} ${cx_dir}/pv-initrd.img; then setenv cx_size ${filesize}; for cx_n in 0 1 2 3 4 5 6 7; do run cx_addon; done; setenv cx_initrd ${ramdisk_addr_r}:${cx_size}; fi'
+setenv cx_addon 'setexpr cx_end ${ramdisk_addr_r} + ${cx_size}; if load ${devtype} ${devnum}:${cx_part} ${cx_end} ${cx_dir}/pv-initrd.img.${cx_n}; then setexpr cx_size ${cx_size} + ${filesize}; fi'
 setenv cx_kernel 'load ${devtype} ${devnum}:${cx_part} ${kernel_addr_r} ${cx_dir}/pv-kernel.img'
 setenv cx_image 'load ${devtype} ${devnum}:${cx_part} ${ramdisk_addr_r} ${cx_dir}/pantavisor.fit'
 setenv cx_start 'setenv cx_dir /trails/${cx_rev}/.pv; setenv bootargs ${cx_options} panic=5 coxswain.booted=${cx_rev}; if run cx_image; then bootm ${ramdisk_addr_r}${cx_fit}; fi; if run cx_kernel; then run cx_dtb; run cx_ramdisk; run cx_go; fi; echo "Coxswain: revision ${cx_rev} has no kernel that starts"'

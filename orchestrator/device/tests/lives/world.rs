@@ -234,6 +234,10 @@ impl Bootloader for Shared {
         self.0.lock().unwrap().booted.clone()
     }
 
+    fn is_damaged(&self) -> bool {
+        false
+    }
+
     fn arm(&mut self, trial: &RevisionId) -> Result<(), String> {
         self.0.lock().unwrap().armed = Some(trial.clone());
         Ok(())

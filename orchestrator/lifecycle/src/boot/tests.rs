@@ -193,9 +193,12 @@ fn a_trial_that_cannot_be_run_is_given_up() {
         change(&mut facts);
         let boot = boot(&facts);
         assert_eq!(started(&boot), "run locals/c");
-        let written = written(&boot);
+        let mut written = written(&boot);
         assert_eq!(written[0], "failure 7 of locals/t");
         assert!(written[1].starts_with("locals/t ERROR"), "{written:?}");
+        if facts.booted.is_some() {
+            assert_eq!(written.remove(2), "confirm locals/c");
+        }
         assert_eq!(
             written[2], "marker None",
             "last: what it names is on record"
@@ -253,6 +256,34 @@ fn a_trial_that_was_never_booted_is_armed_again_and_counted() {
         written(&boot),
         [r#"gate marker Some("locals/t/2")"#, "gate arm locals/t"]
     );
+}
+
+/// Some boot loaders start a trial again at the boot after the fallback, unless they are told.
+#[test]
+fn a_boot_loader_forgets_a_trial_before_the_marker_does() {
+    for (status, booted, expected) in [
+        (State::InProgress, "locals/c", 2),
+        (State::InProgress, "locals/t", 2),
+        (State::Error, "locals/c", 0),
+        (State::Error, "locals/t", 0),
+    ] {
+        let mut facts = facts();
+        set_trial(&mut facts, |trial| {
+            trial.by_reboot = true;
+            trial.tries_left = 0;
+        });
+        facts.revisions[3] = known("locals/t", Some(status), false, 4);
+        facts.booted = Some(id(booted));
+        facts.booted_fingerprint = Some(ObjectId::of(b"k"));
+        let written = written(&boot(&facts));
+        assert_eq!(
+            written[expected..expected + 2],
+            ["confirm locals/c", "marker None"],
+            "{status}, {booted} was booted"
+        );
+        let confirms = written.iter().filter(|write| write.starts_with("confirm"));
+        assert_eq!(confirms.count(), 1, "once is enough");
+    }
 }
 
 #[test]
@@ -363,6 +394,40 @@ fn a_commit_that_was_cut_is_completed() {
     assert_eq!(
         written(&boot),
         ["locals/c DONE 0", "done locals/c", "current locals/c"]
+    );
+}
+
+/// The orchestrator ended between the marker and the boot loader, and the machine went on.
+#[test]
+fn a_commit_that_was_cut_is_confirmed_before_it_is_told() {
+    let mut facts = facts();
+    no_trial(&mut facts);
+    facts.revisions[2] = known("locals/c", Some(State::Testing), false, 3);
+    facts.booted = Some(id("locals/c"));
+    let boot = boot(&facts);
+    assert_eq!(started(&boot), "run locals/c");
+    assert_eq!(
+        written(&boot),
+        [
+            "confirm locals/c",
+            "locals/c DONE 0",
+            "done locals/c",
+            "current locals/c"
+        ]
+    );
+}
+
+#[test]
+fn a_boot_loader_that_is_damaged_is_mended_by_a_start_that_is_no_trial() {
+    let mut facts = facts();
+    facts.loader_damaged = true;
+    facts.booted = Some(id("locals/t"));
+    assert!(!written(&boot(&facts)).contains(&"confirm locals/t".to_owned()));
+    no_trial(&mut facts);
+    facts.booted = Some(id("locals/c"));
+    assert_eq!(
+        written(&boot(&facts)),
+        ["confirm locals/c", "current locals/c"]
     );
 }
 

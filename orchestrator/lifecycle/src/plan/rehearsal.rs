@@ -167,6 +167,7 @@ fn boot(stage: &mut Stage<'_>, scene: &Scene<'_>) {
         revisions: vec![next],
         booted: Some(scene.wanted.revision.clone()),
         booted_fingerprint: Some(scene.next.boot_fingerprint()),
+        loader_damaged: false,
         verdicts,
         tries: settings.tries,
         cannot_count: None,

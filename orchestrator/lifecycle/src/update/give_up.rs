@@ -118,14 +118,16 @@ impl Update {
         let mut effects = vec![
             Effect::Owe(Write::Failure(Box::new(failing))),
             Effect::Owe(Write::Progress(attempt.revision.clone(), progress)),
+        ];
+        // The boot loader forgets before the marker does: a start that finds the trial in the marker tells it once more.
+        let disarmed = back_to.as_ref().filter(|_| attempt.booted);
+        effects.extend(disarmed.map(|base| Effect::Owe(Write::Confirm(base.clone()))));
+        effects.extend([
             Effect::Owe(Write::Marker(self.marker.clone())),
             Effect::Tell("rollback", attempt.revision.clone(), text),
-        ];
+        ]);
         match back_to {
-            Some(base) if attempt.booted => {
-                effects.push(Effect::Owe(Write::Confirm(base)));
-                effects.extend(self.end(now, Ending::Reboot));
-            }
+            Some(_) if attempt.booted => effects.extend(self.end(now, Ending::Reboot)),
             back_to => {
                 self.running = base;
                 effects.extend(
@@ -159,6 +161,8 @@ impl Update {
             (Gate::Trial | Gate::Arm, Phase::Verifying { wanted, answered }) => {
                 // What stands on the disk now is not known: the old one or the new one.
                 let mut effects = vec![Effect::Owe(Write::Marker(self.marker.clone()))];
+                let base = self.base.as_ref().filter(|_| gate == Gate::Arm);
+                effects.extend(base.map(|base| Effect::Owe(Write::Confirm(base.revision.clone()))));
                 if answered {
                     effects.extend(self.fail_untouched(wanted, Cause::Internal { error }));
                 } else {

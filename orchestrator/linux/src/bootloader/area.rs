@@ -6,6 +6,7 @@
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -90,7 +91,16 @@ impl Area for RawArea {
         }
         let file = OpenOptions::new().write(true).open(&self.device)?;
         file.write_all_at(bytes, self.offset)?;
-        file.sync_all()
+        file.sync_all()?;
+        // Who reads it back reads the medium, not our own page cache. Only a hint: a file system may not know it.
+        rustix::fs::fadvise(
+            &file,
+            self.offset,
+            NonZeroU64::new(bytes.len() as u64),
+            rustix::fs::Advice::DontNeed,
+        )
+        .ok();
+        Ok(())
     }
 
     fn is_atomic(&self) -> bool {

@@ -1,5 +1,5 @@
 //! `/etc/fw_env.config`, which tells `fw_setenv` and us where U-Boot keeps its environment: one line for each copy,
-//! `device offset size [sector size [sectors]]`, numbers as in C. Pure.
+//! `device offset size [sector size [sectors]]`. As those tools read it: the offset is a number as in C, the size is always hexadecimal. Pure.
 
 use std::path::PathBuf;
 
@@ -82,8 +82,12 @@ fn parse_line(line: &str) -> Result<Place, String> {
             "{path} is raw flash, which must be erased before it is written; name the /dev/mtdblock device of the same number"
         ));
     }
-    let mut next = |what| number(words.next().ok_or(format!("the {what} is missing"))?);
+    let mut next = |what| words.next().ok_or(format!("the {what} is missing"));
     let (offset, size) = (next("offset")?, next("size")?);
+    let offset = number(offset)?;
+    let digits = size.strip_prefix("0x").or(size.strip_prefix("0X"));
+    let size = u64::from_str_radix(digits.unwrap_or(size), 16)
+        .map_err(|_| format!("{size:?} is not a hexadecimal number"))?;
     let size = usize::try_from(size)
         .ok()
         .filter(|size| (64..=AREA_BYTES_MAX).contains(size));
@@ -124,13 +128,13 @@ mod tests {
         assert_eq!(places.len(), 2);
         assert_eq!((places[0].offset, places[1].offset), (0x3f_8000, 0x3f_c000));
         assert_eq!(places[1].size, 16384);
-        let one = parse("/boot/uboot.env 0 16384").unwrap();
+        let one = parse("/boot/uboot.env 16384 4000").unwrap();
         assert_eq!(
             one,
             [Place {
                 path: "/boot/uboot.env".into(),
-                offset: 0,
-                size: 16384
+                offset: 16384,
+                size: 0x4000
             }]
         );
     }
@@ -152,6 +156,7 @@ mod tests {
             ("/dev/a 0 0x1000\n/dev/b 0 0x2000", "different sizes"),
             ("/dev/a 0 0x1000\n/dev/a 0x800 0x1000", "overlap"),
             ("/dev/a 99999999999999999999 0x1000", "not a number"),
+            ("/dev/a 0 16k", "not a hexadecimal"),
         ] {
             let error = parse(text).unwrap_err().to_string();
             assert!(error.contains(words), "{text}: {error}");

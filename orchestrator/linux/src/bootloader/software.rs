@@ -31,7 +31,17 @@ pub enum Role {
     Fit,
 }
 
+/// Further initial file systems that boot scripts load.
+pub const ADDONS_MAX: usize = 8;
+
 impl Role {
+    /// Initial file systems, in the order in which they are loaded.
+    pub fn initrds() -> impl Iterator<Item = Self> {
+        [Self::Initrd]
+            .into_iter()
+            .chain((0..ADDONS_MAX).map(Self::Addon))
+    }
+
     /// Pantavisor's name of a link to it.
     pub fn link_name(self) -> String {
         match self {
@@ -74,6 +84,8 @@ pub struct Links<D> {
     pub storage: Arc<D>,
     /// What to link.
     pub software: Box<dyn Software>,
+    /// What the boot loader can start: a revision without any of these has no kernel for it.
+    pub starts: &'static [Role],
 }
 
 impl<D: Disk + fmt::Debug> Kernels for Links<D> {
@@ -101,7 +113,7 @@ impl<D: Disk + fmt::Debug> Kernels for Links<D> {
                 )
             })?;
         }
-        Ok(!files.is_empty())
+        Ok(files.iter().any(|(role, _)| self.starts.contains(role)))
     }
 
     fn keep_only(&mut self, _revisions: &[&RevisionId]) {
@@ -150,21 +162,27 @@ impl<S: Disk, D: Disk> Copies<S, D> {
         let mut name = to.as_os_str().to_owned();
         name.push(".new");
         let temp = PathBuf::from(name);
+        if let Err(error) = self.copy_whole(object, &temp) {
+            // A boot partition that is full must not stay so because of what was not finished.
+            self.boot.remove_file(&temp).ok();
+            return Err(error);
+        }
+        self.boot.rename(&temp, to)?;
+        self.boot.sync_dir(folder_of(to))
+    }
+
+    fn copy_whole(&self, object: &Path, to: &Path) -> io::Result<()> {
         let mut from = self.storage.open(object)?;
-        let mut file = self.boot.create(&temp)?;
+        let mut file = self.boot.create(to)?;
         let (mut buffer, mut offset) = (vec![0; COPY_STEP_BYTES], 0);
         loop {
             let count = from.read_at(offset, &mut buffer)?;
             if count == 0 {
-                break;
+                return file.sync();
             }
             file.append(&buffer[..count])?;
             offset += count as u64;
         }
-        file.sync()?;
-        drop(file);
-        self.boot.rename(&temp, to)?;
-        self.boot.sync_dir(folder_of(to))
     }
 
     fn is_same(&self, object: &Path, copy: &Path) -> io::Result<bool> {

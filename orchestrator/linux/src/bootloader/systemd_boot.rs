@@ -14,6 +14,7 @@ use store::disk::Disk;
 
 use super::entry_format::{ENTRY_BYTES_MAX, counter, open, seal};
 use super::replace::replace;
+use super::software::Role;
 use super::token::{short_name, token};
 use super::{Choice, Environment, Found};
 
@@ -104,20 +105,16 @@ impl<D: Disk + fmt::Debug> SystemdBoot<D> {
             "title Coxswain {}\nversion {version}\nsort-key coxswain\n",
             token(revision)
         );
-        let mut starts = false;
-        for file in &files {
-            let key = match file.name.as_str() {
-                "linux" | "efi" => {
-                    starts = true;
-                    &file.name
-                }
-                "devicetree" => "devicetree",
-                name if name.starts_with("initrd") && !name.ends_with(".new") => "initrd",
-                _ => continue,
-            };
-            body.push_str(&format!("{key} /{}/{}\n", folder.display(), file.name));
+        let has = |name: &str| files.iter().any(|file| file.name == name);
+        let keys = [("linux", Role::Linux), ("devicetree", Role::DeviceTree)];
+        let initrds = Role::initrds().map(|role| ("initrd", role));
+        for (key, role) in keys.into_iter().chain(initrds) {
+            let name = role.copy_name();
+            if has(&name) {
+                body.push_str(&format!("{key} /{}/{name}\n", folder.display()));
+            }
         }
-        if !starts {
+        if !has("linux") {
             return Err(format!(
                 "there is no kernel of revision {revision} in {} on the boot partition",
                 folder.display()

@@ -73,7 +73,7 @@ mod tests {
             "123456",
             "locals/x",
             "locals/a b",
-            "locals/x init=/bin/sh",
+            "locals/x init=sh",
             "locals/$(reset);#'\"`\\",
             "locals/é%41+",
             &long,

@@ -16,6 +16,7 @@ use store::disk::Disk;
 
 use super::entry_format::{ENTRY_BYTES_MAX, open, seal};
 use super::replace::replace;
+use super::software::Role;
 use super::token::{short_name, token};
 use super::{Choice, Environment, Found};
 
@@ -71,12 +72,20 @@ impl<D: Disk + fmt::Debug> TryBoot<D> {
             "[all]\nos_prefix={}/\nkernel=linux\ncmdline=cmdline.txt\n",
             folder.display()
         );
-        if has("initrd") {
-            body.push_str("initramfs initrd followkernel\n");
+        let initrds: Vec<_> = Role::initrds()
+            .map(Role::copy_name)
+            .filter(|name| has(name))
+            .collect();
+        if !initrds.is_empty() {
+            body.push_str(&format!("initramfs {} followkernel\n", initrds.join(",")));
         }
-        if has("devicetree") {
-            body.push_str("device_tree=devicetree\n");
+        // The firmware ignores a folder in which it does not find both, and starts what lies beside it.
+        if !has("devicetree") {
+            return Err(format!(
+                "revision {revision} has no device tree (fdt in bsp/run.json), and without one the firmware ignores its kernel"
+            ));
         }
+        body.push_str("device_tree=devicetree\n");
         let cmdline = format!("{} coxswain.booted={}\n", self.options, token(revision));
         replace(&*self.disk, &folder.join("cmdline.txt"), cmdline.as_bytes()).map_err(failed)?;
         replace(

@@ -165,8 +165,8 @@ impl Environment for Uboot {
                 Some(variables) if !variables.is_empty() => (0, 0, variables),
                 Some(_) | None => {
                     return Err(format!(
-                        "no copy of U-Boot's environment is good ({}) and /etc/u-boot-initial-env, from which it could be made anew, \
-                         is not there; restart so that U-Boot saves its built-in one, or use fw_setenv -f",
+                        "no copy of U-Boot's environment is good ({}) and u-boot-initial-env (setting bootloader-uboot-initial), from \
+                         which it could be made anew, is not there; restart so that U-Boot saves its built-in one",
                         copies.notices.join("; ")
                     ));
                 }

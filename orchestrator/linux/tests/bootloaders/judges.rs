@@ -77,7 +77,8 @@ fn uboot_tools_and_we_read_each_other() {
         device.extend(&copy);
         device.extend(&copy);
         fs::write(path("device"), &device).unwrap();
-        let place = |offset: usize| format!("{} {offset:#x} {SIZE:#x}\n", path("device").display());
+        // The tools take a size without 0x for hexadecimal too.
+        let place = |offset: usize| format!("{} {offset} {SIZE:x}\n", path("device").display());
         let config = place(512) + &place(512 + SIZE);
         fs::write(path("fw_env.config"), &config).unwrap();
         let areas = fw_env::parse(&config).unwrap().into_iter().map(|place| {
@@ -216,17 +217,18 @@ fn boot_scripts_are_well_formed() {
 /// `booti` and `bootm` say which revision's kernel runs, and come back when it is marked as one that does not start.
 const UBOOT: &str = r#"
 cd "$FOLDER"
-devtype=mmc devnum=0 kernel_addr_r=k ramdisk_addr_r=r fdt_addr_r=f fdtcontroladdr=c
+devtype=mmc devnum=0 kernel_addr_r=k ramdisk_addr_r=4000 fdt_addr_r=f fdtcontroladdr=c
 setenv() { name=$1; shift; eval "$name=\"\$*\""; }
 saveenv() {
     [ ! -e readonly ] || return 1
     for name in pv_rev pv_try pv_tried; do eval "echo \"$name='\$$name'\""; done >env.new && mv env.new env
 }
-load() { [ -e "storage$4" ] || return 1; filesize=1; loaded=$4; }
+load() { [ -e "storage$4" ] || return 1; filesize=10; loaded=$4; }
+setexpr() { eval "$1=$(printf %x $((0x${2#0x} + 0x$4)))"; }
 run() { eval "eval \"\$$1\""; }
-start() { [ ! -e "storage${cx_dir}/bad" ] || return 1; echo "$bootargs"; exit 0; }
-booti() { start; }
-bootm() { start; }
+start() { [ ! -e "storage${cx_dir}/bad" ] || return 1; echo "$1 $bootargs"; exit 0; }
+booti() { start "$2"; }
+bootm() { start "$1"; }
 sleep() { :; }
 reset() { echo reset; exit 0; }
 [ ! -e env ] || . ./env
@@ -256,8 +258,8 @@ impl Emulated {
         self
     }
 
-    /// The revision that is started, or "reset".
-    fn start(&self) -> String {
+    /// What the script and the commands print; the last line says what is started.
+    fn printed(&self) -> String {
         let output = Command::new("sh")
             .args(["-c", UBOOT])
             .env("FOLDER", self.0.path())
@@ -267,10 +269,15 @@ impl Emulated {
             )
             .output()
             .unwrap();
-        let printed = String::from_utf8(output.stdout).unwrap();
-        let last = printed.lines().last().unwrap_or_default().to_owned();
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(error.is_empty(), "{error}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The revision that is started, or "reset".
+    fn start(&self) -> String {
+        let printed = self.printed();
+        let last = printed.lines().last().unwrap_or_default().to_owned();
         match last.split_once("coxswain.booted=") {
             Some((_, revision)) => revision.to_owned(),
             None => last,
@@ -310,6 +317,12 @@ fn uboot_script() {
     assert_eq!(machine.start(), "0", "nor does the committed one");
     machine.touch("storage/trails/0/.pv/bad");
     assert_eq!(machine.start(), "reset");
+    let addons = all();
+    for name in ["pv-initrd.img", "pv-initrd.img.0", "pv-initrd.img.1"] {
+        addons.touch(&format!("storage/trails/5/.pv/{name}"));
+    }
+    assert_eq!(addons.env("pv_rev=5\n").start(), "5");
+    assert!(addons.printed().contains("4000:30 "), "three files in one");
     let fit = all();
     fit.touch("storage/trails/5/.pv/pantavisor.fit");
     assert_eq!(fit.env("pv_rev=5\n").start(), "5");

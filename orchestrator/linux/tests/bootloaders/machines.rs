@@ -1,7 +1,7 @@
 //! Machines with a boot loader each: a disk that can be cut, our adapter, and what the boot loader itself does when the machine
 //! starts. The boot loaders here are written from their own documentation and share no code with the adapters' formats.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,9 +15,11 @@ use linux::bootloader::systemd_boot::SystemdBoot;
 use linux::bootloader::tryboot::{REBOOT_ARGUMENT, TryBoot};
 use linux::bootloader::uboot::Uboot;
 use linux::bootloader::uboot_txt::UbootTxt;
-use linux::bootloader::{Environment, Loader, token};
+use linux::bootloader::{Environment, Loader, entry_format, token};
 use model::RevisionId;
+use simulator::bugs::Bug;
 use simulator::disk::{Disk, Plan, Spread};
+use simulator::power::Kind;
 use store::disk::{Disk as _, WriteFile as _};
 use tempfile::TempDir;
 
@@ -34,14 +36,31 @@ pub(crate) enum Restart {
     PowerCut,
 }
 
-/// What a loader's start came to: the power may have gone while the boot loader wrote.
-pub(crate) type Started = Option<RevisionId>;
+/// What a boot loader starts, as it is written there: first what it tries first, then what it falls back to.
+pub(crate) type Started = Vec<String>;
 
 pub(crate) trait Machine {
     /// The port of a system that was booted into this revision.
     fn port(&self, booted: Option<RevisionId>) -> Box<dyn Bootloader>;
-    /// The boot loader chooses.
-    fn start(&self, restart: Restart) -> Started;
+    /// The boot loader chooses, and notes what it has to note.
+    fn choose(&self, restart: Restart) -> Started;
+    /// What it starts; it must be told a revision.
+    fn start(&self, restart: Restart) -> Option<RevisionId> {
+        let first = self.choose(restart).into_iter().next()?;
+        let revision = token::revision(&first);
+        Some(revision.unwrap_or_else(|| panic!("the boot loader is told to start {first:?}")))
+    }
+    /// What it starts when only these revisions have a kernel: the last resort of every boot script is the factory revision.
+    fn start_one_of(&self, kernels: &[RevisionId]) -> RevisionId {
+        let chosen = self.choose(Restart::Asked).into_iter();
+        let mut known = chosen.filter_map(|name| token::revision(&name));
+        let found = known.find(|revision| kernels.contains(revision));
+        found.unwrap_or_else(RevisionId::factory)
+    }
+    /// What lies where only the boot loader and we read and write.
+    fn files(&self) -> Vec<(String, Vec<u8>)>;
+    /// Changes such a file behind everybody's back.
+    fn damage(&self, file: &str, bytes: &[u8]);
     /// The power is cut before the write with this number.
     fn cut_at(&self, operation: Option<u64>);
     fn is_cut(&self) -> bool;
@@ -61,7 +80,10 @@ pub(crate) type Make = fn() -> Box<dyn Machine>;
 /// Every machine, by name.
 pub(crate) fn machines() -> Vec<(&'static str, Make)> {
     vec![
-        ("simulator", || Box::new(Simulated::default())),
+        ("simulator", || Box::new(Simulated::new(Kind::Once))),
+        ("simulator, Pantavisor's script", || {
+            Box::new(Simulated::new(Kind::Alternates))
+        }),
         ("file", || Box::new(Block::new("boot/loader"))),
         ("grub", || Box::new(Block::new("grub/grubenv"))),
         ("uboot, two raw copies", || Box::new(UbootRaw::new())),
@@ -71,13 +93,6 @@ pub(crate) fn machines() -> Vec<(&'static str, Make)> {
         ("systemd-boot", || Box::new(Systemd::new())),
         ("tryboot", || Box::new(RaspberryPi::new())),
     ]
-}
-
-fn from_loader(text: &str) -> Started {
-    Some(
-        token::revision(text)
-            .unwrap_or_else(|| panic!("the boot loader is told to start {text:?}")),
-    )
 }
 
 fn disk_plan(disk: &Disk, cut_at: Option<u64>, fail_at: Option<u64>) {
@@ -99,33 +114,62 @@ macro_rules! disk_faults {
         fn fail_at(&self, operation: Option<u64>) {
             disk_plan(&self.disk, None, operation);
         }
+        fn files(&self) -> Vec<(String, Vec<u8>)> {
+            // Not the kernels: what is on a boot partition beside them.
+            let names = self.disk.durable_files().into_iter().map(|(name, _)| name);
+            let names = names.filter(|name| !name.starts_with("coxswain/"));
+            names
+                .map(|name| {
+                    (
+                        name.clone(),
+                        self.disk.durable_file(&name).unwrap().to_vec(),
+                    )
+                })
+                .collect()
+        }
+        fn damage(&self, file: &str, bytes: &[u8]) {
+            self.disk.damage(file, Some(bytes));
+        }
     };
 }
 
 /// The fake that simulated devices boot with.
-#[derive(Default)]
-struct Simulated(RefCell<simulator::power::Bootloader>, Cell<bool>);
+struct Simulated(RefCell<simulator::power::Bootloader>, Kind);
+
+impl Simulated {
+    fn new(kind: Kind) -> Self {
+        Self(
+            RefCell::new(simulator::power::Bootloader::new(kind, Bug::None)),
+            kind,
+        )
+    }
+}
 
 impl Machine for Simulated {
     fn port(&self, booted: Option<RevisionId>) -> Box<dyn Bootloader> {
-        if !self.1.replace(true) {
-            *self.0.borrow_mut() = simulator::power::Bootloader::new(true);
-        }
         if let Some(booted) = booted {
             assert_eq!(self.0.borrow().booted(), Some(booted));
         }
         Box::new(self.0.borrow().clone())
     }
-    fn start(&self, _restart: Restart) -> Started {
+    fn choose(&self, _restart: Restart) -> Started {
         self.0.borrow_mut().boot();
-        self.0.borrow().booted()
+        let booted = self.0.borrow().booted();
+        booted.iter().map(token::token).collect()
     }
+    fn files(&self) -> Vec<(String, Vec<u8>)> {
+        Vec::new()
+    }
+    fn damage(&self, _file: &str, _bytes: &[u8]) {}
     fn cut_at(&self, _operation: Option<u64>) {}
     fn is_cut(&self) -> bool {
         false
     }
     fn crash(&self, _choose: &mut dyn FnMut(usize) -> usize) {}
     fn fail_at(&self, _operation: Option<u64>) {}
+    fn may_need_two_arms(&self) -> bool {
+        self.1 == Kind::Alternates
+    }
 }
 
 /// GRUB with `rootfs/boot/grub/grub.cfg`: reads the block line by line, sets `pv_tried` in place.
@@ -150,22 +194,30 @@ impl Machine for Block {
         Box::new(Loader::new(Box::new(BlockFile { file }), booted))
     }
 
-    fn start(&self, _restart: Restart) -> Started {
-        let mut block = self.disk.durable_file(self.path)?.to_vec();
-        assert_eq!(block.len(), 1024);
-        let text = String::from_utf8(block.clone()).unwrap();
-        assert!(text.starts_with("# GRUB Environment Block\n"));
+    fn choose(&self, _restart: Restart) -> Started {
+        let Some(block) = self.disk.durable_file(self.path) else {
+            return Vec::new();
+        };
+        let mut block = block.to_vec();
+        let text = String::from_utf8_lossy(&block).into_owned();
+        if block.len() != 1024 || !text.starts_with("# GRUB Environment Block\n") {
+            return Vec::new();
+        }
         let lines = text.lines().filter(|line| !line.starts_with('#'));
         let values: BTreeMap<_, _> = lines.filter_map(|line| line.split_once('=')).collect();
-        let trial = values.get("pv_try").copied().unwrap_or_default();
-        if !trial.is_empty() && values.get("pv_tried") == Some(&"0") {
-            let at = text.find("pv_tried=0").unwrap() + "pv_tried=".len();
+        let value = |name: &str| values.get(name).copied().unwrap_or_default().to_owned();
+        let mut started = Vec::new();
+        if !value("pv_try").is_empty() && value("pv_tried") == "0" {
+            let flag = b"pv_tried=0";
+            let at = block.windows(10).position(|window| window == flag).unwrap() + 9;
             assert!(at < 512, "the flag is in the first sector");
             block[at] = b'1';
             self.disk.damage(self.path, Some(&block));
-            return from_loader(trial);
+            started.push(value("pv_try"));
         }
-        from_loader(values.get("pv_rev")?)
+        started.push(value("pv_rev"));
+        started.retain(|name| !name.is_empty());
+        started
     }
 
     disk_faults!();
@@ -188,7 +240,8 @@ fn uboot_start(areas: &mut [Box<dyn Area>]) -> Started {
         }
     }
     let (index, flag, data) = match good.as_slice() {
-        [] => return None,
+        // The built-in environment.
+        [] => (1, 0, b"bootcmd=run x\0\0".to_vec()),
         [only] => only.clone(),
         [one, two] if one.1 == 255 && two.1 == 0 => two.clone(),
         [one, two] if one.1 == 0 && two.1 == 255 => one.clone(),
@@ -205,11 +258,9 @@ fn uboot_start(areas: &mut [Box<dyn Area>]) -> Started {
         })
         .collect();
     assert_eq!(values.get("bootcmd").map(String::as_str), Some("run x"));
-    let trial = values.get("pv_try").cloned().unwrap_or_default();
-    if !trial.is_empty() && values.get("pv_tried").is_none_or(|value| value != "1") {
-        values.insert("pv_tried".into(), "1".into());
+    let mut save = |values: &BTreeMap<String, String>| {
         let mut data = Vec::new();
-        for (name, value) in &values {
+        for (name, value) in values {
             data.extend(format!("{name}={value}\0").bytes());
         }
         data.resize(SIZE - header, 0);
@@ -219,11 +270,22 @@ fn uboot_start(areas: &mut [Box<dyn Area>]) -> Started {
         }
         copy.extend(data);
         let other = if redundant { 1 - index } else { 0 };
-        if areas[other].write(&copy).is_ok() {
-            return from_loader(&trial);
+        areas[other].write(&copy).is_ok()
+    };
+    let value = |name: &str| values.get(name).cloned().unwrap_or_default();
+    let (trial, is_tried) = (value("pv_try"), value("pv_tried") == "1");
+    let mut started = Vec::new();
+    if value("pv_rev").is_empty() {
+        values.insert("pv_rev".into(), "0".into());
+        save(&values);
+    } else if !trial.is_empty() && !is_tried {
+        values.insert("pv_tried".into(), "1".into());
+        if save(&values) {
+            started.push(trial);
         }
     }
-    from_loader(values.get("pv_rev")?)
+    started.extend(values.remove("pv_rev"));
+    started
 }
 
 const SIZE: usize = 1536;
@@ -279,7 +341,7 @@ impl Area for FlashArea {
             flash.copies[self.1][..half].copy_from_slice(&bytes[..half]);
             return Err(io::Error::other("input/output error"));
         }
-        flash.copies[self.1].copy_from_slice(bytes);
+        flash.copies[self.1] = bytes.to_vec();
         Ok(())
     }
     fn is_atomic(&self) -> bool {
@@ -311,7 +373,7 @@ impl Machine for UbootRaw {
         let uboot = Uboot::new(self.areas(), SIZE, None).unwrap();
         Box::new(Loader::new(Box::new(uboot), booted))
     }
-    fn start(&self, _restart: Restart) -> Started {
+    fn choose(&self, _restart: Restart) -> Started {
         uboot_start(&mut self.areas())
     }
     fn cut_at(&self, operation: Option<u64>) {
@@ -335,6 +397,15 @@ impl Machine for UbootRaw {
     fn fail_at(&self, operation: Option<u64>) {
         let mut flash = self.0.lock().unwrap();
         (flash.cut_at, flash.fail_at, flash.count) = (None, operation, 0);
+    }
+    fn files(&self) -> Vec<(String, Vec<u8>)> {
+        let flash = self.0.lock().unwrap();
+        let copies = flash.copies.iter().cloned().enumerate();
+        copies.map(|(at, copy)| (at.to_string(), copy)).collect()
+    }
+    fn damage(&self, file: &str, bytes: &[u8]) {
+        let mut flash = self.0.lock().unwrap();
+        flash.copies[file.parse::<usize>().unwrap()] = bytes.to_vec();
     }
 }
 
@@ -381,7 +452,7 @@ impl Machine for UbootFiles {
         let uboot = Uboot::new(self.areas(), SIZE, None).unwrap();
         Box::new(Loader::new(Box::new(uboot), booted))
     }
-    fn start(&self, _restart: Restart) -> Started {
+    fn choose(&self, _restart: Restart) -> Started {
         uboot_start(&mut self.areas())
     }
     disk_faults!();
@@ -402,23 +473,24 @@ impl Machine for Pantavisor {
         };
         Box::new(Loader::new(Box::new(UbootTxt { file }), booted))
     }
-    fn start(&self, _restart: Restart) -> Started {
-        let bytes = self.disk.durable_file("boot/uboot.txt")?;
-        let text = String::from_utf8(bytes.to_vec()).unwrap();
+    fn choose(&self, _restart: Restart) -> Started {
+        let Some(bytes) = self.disk.durable_file("boot/uboot.txt") else {
+            return Vec::new();
+        };
+        let text = String::from_utf8_lossy(&bytes).into_owned();
         let entries = text.split('\0').take_while(|entry| !entry.is_empty());
         let values: BTreeMap<_, _> = entries.filter_map(|entry| entry.split_once('=')).collect();
+        let committed = values.get("pv_rev").map(|name| (*name).to_owned());
         let mut trying = self.trying.borrow_mut();
-        match values.get("pv_try") {
-            Some(trial) if *trial == *trying => {
-                trying.clear();
-                from_loader(values.get("pv_rev")?)
-            }
+        match values.get("pv_try").filter(|trial| !trial.is_empty()) {
+            Some(trial) if *trial == *trying => trying.clear(),
             Some(trial) => {
                 *trying = (*trial).to_owned();
-                from_loader(trial)
+                return [trying.clone()].into_iter().chain(committed).collect();
             }
-            None => from_loader(values.get("pv_rev")?),
+            None => {}
         }
+        committed.into_iter().collect()
     }
     fn may_need_two_arms(&self) -> bool {
         true
@@ -431,12 +503,23 @@ struct Systemd {
     disk: Disk,
 }
 
+const KERNELS: [&str; 4] = ["0", "1", "2", "locals/a b"];
+
 fn put_kernels(disk: &Disk) {
-    for name in ["0", "1", "2", "locals/a b"] {
+    for name in KERNELS {
         let folder = format!("coxswain/{}", token::short_name(&id(name)));
-        put(disk, &format!("{folder}/linux"), b"kernel");
-        put(disk, &format!("{folder}/initrd"), b"initrd");
+        for file in ["linux", "initrd", "devicetree"] {
+            put(disk, &format!("{folder}/{file}"), file.as_bytes());
+        }
     }
+}
+
+/// The name of the revision that a kernel on the boot partition belongs to.
+fn kernel_of(disk: &Disk, path: &str) -> Option<String> {
+    let path = path.trim_start_matches('/');
+    disk.durable_file(path)?;
+    let is_of = |name: &&str| path.contains(&token::short_name(&id(name)));
+    Some(token::token(&id(KERNELS.iter().copied().find(is_of)?)))
 }
 
 impl Systemd {
@@ -457,10 +540,10 @@ impl Machine for Systemd {
         };
         Box::new(Loader::new(Box::new(environment), booted))
     }
-    fn start(&self, _restart: Restart) -> Started {
+    fn choose(&self, _restart: Restart) -> Started {
         let folder = Path::new("loader/entries");
         let mut entries = Vec::new();
-        for entry in self.disk.list(folder).ok()? {
+        for entry in self.disk.list(folder).unwrap_or_default() {
             let Some(stem) = entry.name.strip_suffix(".conf") else {
                 continue;
             };
@@ -472,46 +555,38 @@ impl Machine for Systemd {
                 (left.parse().unwrap(), done.parse().unwrap())
             });
             let bytes = self.disk.read(&folder.join(&entry.name), 1 << 16).unwrap();
-            let text = String::from_utf8(bytes).unwrap();
+            let text = String::from_utf8_lossy(&bytes).into_owned();
             let value = |key: &str| {
-                let lines = text.lines().filter_map(|line| line.split_once(' '));
-                lines
-                    .filter(|(name, _)| *name == key)
-                    .map(|(_, value)| value.to_owned())
-                    .next()
-                    .unwrap()
+                let mut lines = text.lines().filter_map(|line| line.split_once(' '));
+                lines.find(|(name, _)| *name == key).map(|(_, value)| value)
             };
-            let kernel = value("linux");
-            assert!(
-                self.disk
-                    .durable_file(kernel.trim_start_matches('/'))
-                    .is_some(),
-                "{kernel}"
-            );
-            let booted = value("options")
-                .rsplit_once("coxswain.booted=")
-                .unwrap()
-                .1
-                .to_owned();
+            // An entry without a kernel that is there is not shown.
+            let Some(started) = value("linux").and_then(|path| kernel_of(&self.disk, path)) else {
+                continue;
+            };
+            if entry_format::open(&bytes).is_ok() {
+                let word = format!("coxswain.booted={started}");
+                assert!(value("options").unwrap().ends_with(&word), "{text}");
+            }
             let is_bad = counter.is_some_and(|(left, _)| left == 0);
-            let version: u32 = value("version").parse().unwrap();
-            entries.push((
-                is_bad,
-                std::cmp::Reverse(version),
-                base.to_owned(),
-                counter,
-                booted,
-                entry.name,
-            ));
+            let version = value("version").unwrap_or_default().to_owned();
+            let order = (is_bad, std::cmp::Reverse(version), base.to_owned());
+            entries.push((order, counter, started, entry.name));
         }
         entries.sort();
-        let (_, _, base, counter, booted, name) = entries.into_iter().next()?;
-        if let Some((left, done)) = counter.filter(|(left, _)| *left > 0) {
+        if let Some(((_, _, base), Some((left, done)), _, name)) = entries.first()
+            && *left > 0
+        {
             let counted = folder.join(format!("{base}+{}-{}.conf", left - 1, done + 1));
-            self.disk.rename(&folder.join(name), &counted).ok()?;
-            self.disk.sync_dir(folder).ok()?;
+            let counted = self.disk.rename(&folder.join(name), &counted);
+            if counted.and_then(|()| self.disk.sync_dir(folder)).is_err() {
+                return Vec::new();
+            }
         }
-        from_loader(&booted)
+        entries
+            .into_iter()
+            .map(|(_, _, started, _)| started)
+            .collect()
     }
     disk_faults!();
 }
@@ -543,7 +618,7 @@ impl Machine for RaspberryPi {
         let environment: Box<dyn Environment> = Box::new(environment);
         Box::new(Loader::new(environment, booted))
     }
-    fn start(&self, restart: Restart) -> Started {
+    fn choose(&self, restart: Restart) -> Started {
         let argument = self.run.path().join("reboot-param");
         let asked = std::fs::read_to_string(&argument).is_ok_and(|text| text == REBOOT_ARGUMENT);
         std::fs::remove_file(&argument).ok();
@@ -552,24 +627,25 @@ impl Machine for RaspberryPi {
         } else {
             "coxswain.txt"
         };
-        let text = String::from_utf8(self.disk.durable_file(included)?.to_vec()).unwrap();
-        let prefix = text
-            .lines()
-            .find_map(|line| line.strip_prefix("os_prefix="))
-            .unwrap();
-        assert!(self.disk.durable_file(&format!("{prefix}linux")).is_some());
-        let cmdline = self
-            .disk
-            .durable_file(&format!("{prefix}cmdline.txt"))
-            .unwrap();
-        let cmdline = String::from_utf8(cmdline.to_vec()).unwrap();
-        from_loader(
-            cmdline
-                .trim_end()
-                .rsplit_once("coxswain.booted=")
-                .unwrap()
-                .1,
-        )
+        let Some(bytes) = self.disk.durable_file(included) else {
+            return Vec::new();
+        };
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key));
+        // A folder without the kernel and the device tree is ignored.
+        let prefix = value("os_prefix=").unwrap_or_default();
+        let file = |key: &str| format!("{prefix}{}", value(key).unwrap_or_default());
+        let Some(started) = kernel_of(&self.disk, &file("kernel="))
+            .filter(|_| kernel_of(&self.disk, &file("device_tree=")).is_some())
+        else {
+            return Vec::new();
+        };
+        if entry_format::open(&bytes).is_ok() {
+            let cmdline = self.disk.durable_file(&file("cmdline=")).unwrap();
+            let word = format!("coxswain.booted={started}\n");
+            assert!(String::from_utf8_lossy(&cmdline).ends_with(&word));
+        }
+        vec![started]
     }
     disk_faults!();
 }

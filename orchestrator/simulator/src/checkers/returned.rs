@@ -1,9 +1,10 @@
 //! Invariant 5: rollback runs no code of the failed revision.
 //!
 //! What is started must be a version that the committed revision or the trial has, by the durable marker; and what runs must be
-//! intact. Once a trial is given up durably, its own versions are started no more.
+//! intact. Once a trial is given up durably, its own versions are started no more; nor is its kernel: at rest the boot loader
+//! is told to start the kernel of what runs.
 
-use super::{Checker, Facts};
+use super::{Checker, Facts, Rest};
 use crate::machine::Seen;
 
 /// See the file.
@@ -58,5 +59,18 @@ impl Checker for Returned {
             } => Err(format!("{} runs from {problem}", instance.container)),
             Seen::Ran { damaged: None, .. } | Seen::StopAsked { .. } | Seen::Ended { .. } => Ok(()),
         }
+    }
+
+    fn settled(&mut self, facts: &Facts<'_>, rest: &Rest) -> Result<(), String> {
+        let (Some(next), Some(running)) = (&rest.next_boot, &rest.running) else {
+            return Ok(());
+        };
+        let kernel = |revision| facts.software(revision).map(|software| software.kernel);
+        if kernel(next).is_some() && kernel(next) == kernel(running) {
+            return Ok(());
+        }
+        Err(format!(
+            "the boot loader is told to start the kernel of {next}, and {running} runs"
+        ))
     }
 }
