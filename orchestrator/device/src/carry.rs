@@ -268,7 +268,8 @@ impl<W: World> Device<W> {
         let reserved = next.saturating_add(GENERATIONS);
         self.generations_reserved = reserved;
         update.set_generations_reserved(reserved);
-        let marker = update.marker().clone();
+        // Not what the update wants it to be: writes that are owed come before that.
+        let marker = self.durable.clone();
         if let Err(error) = self.write_marker(marker) {
             self.notice(format!(
                 "numbers of container instances are not kept: {error}"

@@ -197,6 +197,11 @@ fn judge(facts: &Facts, trial: &Trial) -> Judged {
         .as_ref()
         .is_some_and(|booted| trial.by_reboot && *booted != trial.revision);
     if other_kernel && trial.tries_left < facts.tries.max(1) {
+        let marker = facts.marker.as_ref();
+        if marker.is_some_and(|marker| marker.committed.as_ref() == Some(&trial.revision)) {
+            // It was to run again after it could not; it is what runs without a trial too.
+            return Judged::Forget;
+        }
         return Judged::GiveUp(Cause::UnexpectedRollback);
     }
     if trial.tries_left == 0 {
@@ -387,10 +392,12 @@ fn disarm(facts: &Facts, trial: &Trial, base: Option<&Running>) -> Option<Effect
     Some(Effect::Owe(Write::Confirm(base.revision.clone())))
 }
 
-/// Its failure is on record; the power was cut before the marker said so.
+/// Its failure is on record, and the power was cut before the marker said so; or it is committed and needs no trial.
 fn forget(facts: &Facts, boot: &mut Boot, trial: &Trial, base: Option<&Running>) {
     boot.marker.trial = None;
-    if let (Some(digest), Some(id)) = (
+    let failed = boot.marker.committed.as_ref() != Some(&trial.revision);
+    if let (true, Some(digest), Some(id)) = (
+        failed,
         facts.digest(&trial.revision),
         facts.next_failure.checked_sub(1),
     ) {
@@ -421,13 +428,17 @@ fn run(facts: &Facts, boot: &mut Boot, base: Option<Running>) {
     boot.start = Start::Run(base);
     let Some(booted) = &facts.booted else { return };
     let confirm = Effect::Owe(Write::Confirm(revision.clone()));
-    let behind = *booted != revision || repaired || facts.loader_damaged;
-    if behind && !boot.effects.contains(&confirm) {
-        // Before the progress that is repaired: what is told as done was confirmed.
-        boot.effects.insert(commit, confirm);
-    }
+    let is_told = boot.effects.contains(&confirm);
     if *booted == revision {
+        if (repaired || facts.loader_damaged) && !is_told {
+            // Before the progress that is repaired: what is told as done was confirmed.
+            boot.effects.insert(commit, confirm);
+        }
         return;
+    }
+    if !is_told {
+        // Behind it: a boot loader that cannot be written must not keep the progress from ending the row of restarts.
+        boot.effects.push(confirm);
     }
     let wanted = match facts.verdicts.get(&revision) {
         Some(Verdict::Good { boot, .. }) => Some(*boot),

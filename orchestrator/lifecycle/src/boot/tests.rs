@@ -287,6 +287,24 @@ fn a_boot_loader_forgets_a_trial_before_the_marker_does() {
 }
 
 #[test]
+fn what_is_committed_does_not_fail_because_its_trial_was_cut() {
+    let mut facts = facts();
+    set_trial(&mut facts, |trial| {
+        trial.by_reboot = true;
+        trial.revision = id("locals/c");
+    });
+    facts.booted = Some(id("locals/p"));
+    facts.booted_fingerprint = Some(ObjectId::of(b"k"));
+    let boot = boot(&facts);
+    assert_eq!(started(&boot), "run locals/c");
+    assert_eq!(
+        written(&boot),
+        ["confirm locals/c", "marker None", "current locals/c"]
+    );
+    assert_eq!(boot.marker.failure_of(digest("locals/c")), None);
+}
+
+#[test]
 fn a_trial_that_failed_already_is_only_forgotten() {
     let mut facts = facts();
     facts.revisions[3] = known("locals/t", Some(State::Error), false, 4);

@@ -65,6 +65,12 @@ impl Checker for Returned {
         let (Some(next), Some(running)) = (&rest.next_boot, &rest.running) else {
             return Ok(());
         };
+        // What was applied in place and is committed only by the next start is told then.
+        let committed = facts.marker.and_then(|marker| marker.committed.as_ref());
+        let is_tried = facts.marker.is_some_and(|marker| marker.trial.is_some());
+        if committed != Some(running) || is_tried {
+            return Ok(());
+        }
         let kernel = |revision| facts.software(revision).map(|software| software.kernel);
         if kernel(next).is_some() && kernel(next) == kernel(running) {
             return Ok(());
