@@ -70,7 +70,7 @@ const fn seeded(
 }
 
 /// The list.
-pub const ALL: [Seeded; 22] = [
+pub const ALL: [Seeded; 23] = [
     seeded(
         Bug::Disk(Fault::NoFileSync),
         "files are not synced",

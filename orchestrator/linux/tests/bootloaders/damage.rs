@@ -327,6 +327,9 @@ fn uboot_both_copies_lost() {
     assert!(Uboot::new(one, SIZE, None).is_err());
 }
 
+/// Makes a machine that has come so far.
+type Build<'a> = dyn Fn() -> Box<dyn Machine> + 'a;
+
 /// Damages of the files in which a machine's boot loader and we keep what to start, one at a time: cut, flipped, zeroed, old and new mixed.
 /// Something starts, and what the orchestrator then asks for starts from then on.
 #[test]
@@ -351,7 +354,7 @@ fn whatever_is_damaged_the_machine_boots_and_mends() {
             machine.start(Restart::Asked).unwrap();
             machine
         };
-        let lives: [(&str, &dyn Fn() -> Box<dyn Machine>); 3] = [
+        let lives: [(&str, &Build<'_>); 3] = [
             ("committed", &committed),
             ("armed", &armed),
             ("started", &started),
