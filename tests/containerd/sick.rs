@@ -58,7 +58,9 @@ impl Case {
             Duration::from_secs(30),
             || {
                 let victim = device.container("victim")?;
-                (device.running()? == "locals/two" && victim["status"] == "STARTED").then_some(())
+                let status = device.socket.get("/status").ok()?.json();
+                let back = status["running"] == "locals/two" && status["trial"].is_null();
+                (back && victim["status"] == "STARTED").then_some(())
             },
         );
         assert_eq!(
