@@ -356,6 +356,11 @@ fn coxctl_shows_logs_and_use_and_follows_events_over_a_restart() {
         "ERROR: one\ntwo\n"
     );
     assert_eq!(printed(&device, &["logs", "busy", "--since", "0s"]), "");
+    // Each version in the folder of its revision, whatever was killed meanwhile.
+    for revision in ["locals/one", "locals/two", "locals/three"] {
+        let words = ["logs", "busy", "--revision", revision];
+        assert_eq!(printed(&device, &words), "ERROR: one\ntwo\n", "{revision}");
+    }
     let times = printed(&device, &["logs", "busy", "--times", "-n", "1"]);
     assert!(
         times.ends_with(" I stdout two\n") && times.starts_with("20"),

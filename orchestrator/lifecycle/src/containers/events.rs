@@ -389,9 +389,15 @@ impl Containers {
             self.commands.push(reconcile::stop(&instance, None));
             return;
         }
+        // A changed version gets the volumes of its own revision, also when the old one is found only after that was decided.
+        let is_wanted = entry
+            .spec
+            .as_ref()
+            .is_none_or(|spec| spec.fingerprint == instance.fingerprint);
+        let volumes_of = is_wanted.then_some(revision);
         match (&entry.run, condition) {
             (Run::Absent, Condition::Mounted) => {
-                entry.volumes_of = Some(revision);
+                entry.volumes_of = volumes_of;
                 entry.run = Run::Mounted { instance };
             }
             (Run::Absent, Condition::Running { pid, uptime }) => {
@@ -399,7 +405,7 @@ impl Containers {
                     now.0
                         .saturating_sub(u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX)),
                 );
-                entry.volumes_of = Some(revision);
+                entry.volumes_of = volumes_of;
                 entry.starts = entry.starts.max(1);
                 if let Some(spec) = &entry.spec
                     && spec.fingerprint == instance.fingerprint

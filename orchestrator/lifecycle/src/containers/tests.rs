@@ -176,6 +176,28 @@ fn what_is_found_is_adopted_replaced_or_stopped() {
 }
 
 #[test]
+fn a_changed_version_gets_its_own_volumes_when_the_old_one_is_found_late() {
+    for condition in [UP, Condition::Mounted] {
+        let mut containers = Containers::new(Instant(0), 5);
+        assert_eq!(commands(&mut containers, 0), ["list"]);
+        let specs = [spec("changed", 2, Goal::Started)];
+        containers.set_target(&target("locals/new", &specs), Mode::Normal, Instant(0));
+        listed(
+            &mut containers,
+            10,
+            vec![found("changed", 1, 41, condition)],
+        );
+        assert_eq!(commands(&mut containers, 10), ["stop changed#41"]);
+        let stopped = RuntimeEvent::Stopped(instance("changed", 1, 41));
+        containers.handle(Instant(20), stopped);
+        assert_eq!(
+            commands(&mut containers, 20),
+            ["start changed#1065 for locals/new"]
+        );
+    }
+}
+
+#[test]
 fn only_what_ran_before_the_list_was_asked_for_can_have_vanished() {
     let mut containers = Containers::new(Instant(0), 0);
     let specs = [spec("a", 1, Goal::Started), spec("b", 1, Goal::Started)];
