@@ -103,6 +103,7 @@ impl Lives {
             draw.round(round == cut_in, length);
         }
         let (acts, software) = (draw.acts, draw.software);
+        let is_even = acts.len().is_multiple_of(2);
         Life {
             base,
             acts,
@@ -112,10 +113,10 @@ impl Lives {
                 keep_revisions: choices.choose(3),
                 ..quick_settings()
             },
-            boot_loader: match choices.choose(6) {
-                0 => Kind::Once,
-                1 => Kind::Alternates,
-                _ => Kind::None,
+            boot_loader: match choices.one_in(3) {
+                true if is_even => Kind::Once,
+                true => Kind::Alternates,
+                false => Kind::None,
             },
             spread: Spread::Every,
             bug: crate::bugs::Bug::None,

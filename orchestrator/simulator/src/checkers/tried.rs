@@ -59,6 +59,11 @@ impl Checker for Tried {
     }
 
     fn changed(&mut self, facts: &Facts<'_>) -> Result<(), String> {
+        if facts.marker.is_none_or(|marker| marker.trial.is_none()) {
+            // It ended; the next one may have the same name.
+            self.trial = None;
+            self.starts.clear();
+        }
         // It held its goals; what follows is a new trial with all its tries.
         let tries_left = facts.marker.map(|marker| marker.tries_left);
         if facts.known.exact_commit && tries_left == Some(facts.known.tries) {
