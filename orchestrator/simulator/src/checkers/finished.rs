@@ -166,7 +166,12 @@ impl Checker for Finished {
             let committed = facts.marker.and_then(|marker| marker.committed.as_ref());
             // One that is damaged stays the one to boot, and its progress says what is wrong with it; it does not run meanwhile.
             let runs = rest.running.as_ref() == Some(revision);
-            if progress.is_failed() && committed == Some(revision) && runs {
+            // Nor is what was told taken back when a start finds it repaired, until it is asked to run again.
+            let was_damaged = facts.software(revision).is_some_and(|software| {
+                let mut objects = software.objects.iter();
+                objects.any(|(object, _)| facts.known.ever_damaged.contains(object))
+            });
+            if progress.is_failed() && committed == Some(revision) && runs && !was_damaged {
                 return Err(format!(
                     "{revision} is committed, and its progress is {}",
                     progress.status
