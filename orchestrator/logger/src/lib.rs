@@ -2,8 +2,8 @@
 //!
 //! The process outlives the orchestrator, so that a restart of it neither loses a line nor holds a container up. The two meet in a folder
 //! ([`spool`]): the orchestrator puts a source there, the process takes it up; either may be killed and started at any time.
-//! One thread takes what comes and never waits for the disk ([`intake`]), one writes ([`keeper`]); between them is a bounded
-//! queue that gives up its oldest lines and counts them ([`queue`]). Nothing here knows containerd or HTTP.
+//! One thread takes what comes and never waits for the disk (`intake`), one writes (`keeper`); between them is a bounded
+//! queue that gives up its oldest lines and counts them (`queue`). Nothing here knows containerd or HTTP.
 
 #![forbid(unsafe_code)]
 
