@@ -98,7 +98,7 @@ fn schemathesis(tool: &Path, port: u16, checks: &str, which: &[&str]) {
         .current_dir(&folder)
         .arg("run")
         .arg(std::fs::canonicalize(reference()).unwrap())
-        .args(["--url", &format!("http://localhost:{port}")])
+        .args(["--url", &format!("http://127.0.0.1:{port}")])
         .args(["--checks", checks])
         .args(["--phases", "examples,coverage,fuzzing"])
         .args(["--max-examples", EXAMPLES, "--seed", SEED])
