@@ -23,6 +23,14 @@ use rustix::net::{
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+/// A container of each kind, for [`device`].
+const EACH_KIND: &[(&str, Option<&[&str]>)] = &[
+    ("boss", Some(&["mgmt"])),
+    ("watcher", Some(&["monitor"])),
+    ("plain", Some(&[])),
+    ("silent", None),
+];
+
 /// A device with containers that ask for us; each has the roles that stand beside its name, or no key for them.
 fn device(settings: &[(&str, &str)], containers: &[(&str, Option<&[&str]>)]) -> Device {
     let device = Device::start_with(settings);
@@ -117,15 +125,7 @@ fn access() -> Vec<((String, String), BTreeMap<String, String>)> {
 #[test]
 fn each_role_gets_exactly_what_the_table_says() {
     needs_containers!();
-    let device = device(
-        &[],
-        &[
-            ("boss", Some(&["mgmt"])),
-            ("watcher", Some(&["monitor"])),
-            ("plain", Some(&[])),
-            ("silent", None),
-        ],
-    );
+    let device = device(&[], EACH_KIND);
     let reference = device
         .socket
         .get("/openapi.json")
@@ -477,15 +477,7 @@ fn seen(pid: u32, folder: &str) -> Vec<String> {
 #[test]
 fn each_role_sees_its_part_of_the_device_and_can_write_none_of_it() {
     needs_containers!();
-    let device = device(
-        &[],
-        &[
-            ("boss", Some(&["mgmt"])),
-            ("watcher", Some(&["monitor"])),
-            ("plain", Some(&[])),
-            ("silent", None),
-        ],
-    );
+    let device = device(&[], EACH_KIND);
     let pid = |name| device.container_pid(name).expect("it runs");
     let put = |key: &str, value: &str| {
         let answer = device

@@ -38,8 +38,8 @@ impl Manifest {
 
     /// Adds a container of type `oci` in group `app`; `run` is merged over what every container has.
     #[must_use]
-    pub fn container(mut self, name: &str, image: &Image, command: &[&str], run: Value) -> Self {
-        let mut all = json!({
+    pub fn container(self, name: &str, image: &Image, command: &[&str], run: Value) -> Self {
+        let all = json!({
             "#spec": "service-manifest-run@1",
             "name": name,
             "type": "oci",
@@ -48,20 +48,13 @@ impl Manifest {
             "stop-timeout": 2,
             "auto_recovery": {"policy": "no"},
         });
-        let object = all.as_object_mut().expect("an object");
-        for (key, value) in run.as_object().expect("run is an object") {
-            object.insert(key.clone(), value.clone());
-        }
-        self.keys
-            .insert(format!("{name}/root.squashfs"), json!(image.sha256));
-        self.keys.insert(format!("{name}/run.json"), all);
-        self
+        self.with_run(name, image, all, &run)
     }
 
     /// Adds a container as pvr makes it, with this `lxc.container.conf`; `run` is merged over what every container has.
     #[must_use]
     pub fn lxc(mut self, name: &str, image: &Image, conf: &Image, run: Value) -> Self {
-        let mut all = json!({
+        let all = json!({
             "#spec": "service-manifest-run@1",
             "name": name,
             "type": "lxc",
@@ -72,14 +65,18 @@ impl Manifest {
             "stop-timeout": 2,
             "auto_recovery": {"policy": "no"},
         });
+        self.keys
+            .insert(format!("{name}/lxc.container.conf"), json!(conf.sha256));
+        self.with_run(name, image, all, &run)
+    }
+
+    fn with_run(mut self, name: &str, image: &Image, mut all: Value, run: &Value) -> Self {
         let object = all.as_object_mut().expect("an object");
         for (key, value) in run.as_object().expect("run is an object") {
             object.insert(key.clone(), value.clone());
         }
         self.keys
             .insert(format!("{name}/root.squashfs"), json!(image.sha256));
-        self.keys
-            .insert(format!("{name}/lxc.container.conf"), json!(conf.sha256));
         self.keys.insert(format!("{name}/run.json"), all);
         self
     }

@@ -560,7 +560,7 @@ mod tests {
         }
     }
 
-    fn failure(cause: Cause, container: Option<&str>) -> Failure {
+    pub(super) fn failure(cause: Cause, container: Option<&str>) -> Failure {
         Failure {
             version: 1,
             id: 3,

@@ -3,7 +3,7 @@
 use expect_test::expect_file;
 use model::failure::{BadObject, Cause, ContainerAtFailure, Failure, Pressure};
 use model::progress::message;
-use model::{Goal, Manifest, ObjectId, Progress, RevisionId, State, Status, WallTime};
+use model::{Goal, Manifest, ObjectId, Progress, RevisionId, State, Status};
 use serde_json::{Value, json};
 
 use super::tests::{container, status};
@@ -111,16 +111,6 @@ fn unhealthy() -> DeviceStatus {
 
 fn failure(cause: Cause, container: Option<&str>) -> Failure {
     Failure {
-        version: 1,
-        id: 3,
-        revision: "locals/three".parse().unwrap(),
-        manifest: None,
-        rolled_back_to: Some("locals/two".parse().unwrap()),
-        container: container.map(|name| name.parse().unwrap()),
-        cause,
-        message: message::CONTAINER_NOT_STARTED.to_owned(),
-        time: WallTime(0),
-        tries: 1,
         containers: vec![ContainerAtFailure {
             name: "web".parse().unwrap(),
             status: Status::Blocked,
@@ -130,6 +120,7 @@ fn failure(cause: Cause, container: Option<&str>) -> Failure {
         }],
         log: vec!["last words".to_owned()],
         pressure: Pressure::default(),
+        ..super::tests::failure(cause, container)
     }
 }
 

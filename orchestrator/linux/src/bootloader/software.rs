@@ -4,6 +4,7 @@
 //! Links have Pantavisor's names, `trails/<rev>/.pv/{pv-kernel.img,pv-initrd.img[.N],pv-fdt.dtb,pantavisor.fit}`. Copies lie in
 //! `coxswain/<short name>/{linux,initrd[.N],devicetree}`; each is synced before it gets its name, so a name stands for the whole file.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -151,6 +152,52 @@ pub struct Copies<S, D> {
 const COPIES: &str = "coxswain";
 const COPY_STEP_BYTES: usize = 256 << 10;
 
+/// What was copied of a revision.
+#[derive(Debug)]
+pub(super) struct Copied {
+    /// Its folder on the boot partition.
+    pub(super) folder: PathBuf,
+    names: BTreeSet<String>,
+}
+
+impl Copied {
+    /// Looks on the boot partition.
+    ///
+    /// # Errors
+    /// It cannot be read, or has no kernel of this revision.
+    pub(super) fn of<D: Disk>(boot: &D, revision: &RevisionId) -> Result<Self, String> {
+        let folder = folder_of_copies(revision);
+        let files = match boot.list(&folder) {
+            Ok(files) => files,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => {
+                let folder = folder.display();
+                return Err(format!(
+                    "cannot list {folder} on the boot partition: {error}"
+                ));
+            }
+        };
+        let names = files.into_iter().map(|file| file.name).collect();
+        let copied = Self { folder, names };
+        if !copied.has(Role::Linux) {
+            return Err(format!(
+                "there is no kernel of revision {revision} in {} on the boot partition",
+                copied.folder.display()
+            ));
+        }
+        Ok(copied)
+    }
+
+    /// Whether there is a file of this kind.
+    pub(super) fn has(&self, role: Role) -> bool {
+        self.names.contains(&role.copy_name())
+    }
+}
+
+fn folder_of_copies(revision: &RevisionId) -> PathBuf {
+    Path::new(COPIES).join(short_name(revision))
+}
+
 impl<S: Disk, D: Disk> Copies<S, D> {
     /// Copies unless it is there with the same bytes: a boot partition has no checksums of its own.
     fn copy(&self, object: &Path, to: &Path) -> io::Result<()> {
@@ -222,7 +269,7 @@ impl<S: Disk, D: Disk> Copies<S, D> {
 impl<S: Disk + fmt::Debug, D: Disk + fmt::Debug> Kernels for Copies<S, D> {
     fn put(&mut self, revision: &RevisionId) -> Result<bool, String> {
         let files = self.software.boot_files(revision)?;
-        let folder = Path::new(COPIES).join(short_name(revision));
+        let folder = folder_of_copies(revision);
         for (role, object) in &files {
             let to = folder.join(role.copy_name());
             self.copy(object, &to).map_err(|error| {

@@ -14,8 +14,8 @@ use store::disk::Disk;
 
 use super::entry_format::{ENTRY_BYTES_MAX, counter, open, seal};
 use super::replace::replace;
-use super::software::Role;
-use super::token::{short_name, token};
+use super::software::{Copied, Role};
+use super::token::token;
 use super::{Choice, Environment, Found};
 
 const ENTRIES: &str = "loader/entries";
@@ -95,30 +95,18 @@ impl<D: Disk + fmt::Debug> SystemdBoot<D> {
         let path = Path::new(ENTRIES).join(name);
         let failed =
             |error: io::Error| format!("cannot write the boot entry {}: {error}", path.display());
-        let folder = Path::new("coxswain").join(short_name(revision));
-        let files = match self.disk.list(&folder) {
-            Ok(files) => files,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(failed(error)),
-        };
+        let copied = Copied::of(&*self.disk, revision)?;
         let mut body = format!(
             "title Coxswain {}\nversion {version}\nsort-key coxswain\n",
             token(revision)
         );
-        let has = |name: &str| files.iter().any(|file| file.name == name);
         let keys = [("linux", Role::Linux), ("devicetree", Role::DeviceTree)];
         let initrds = Role::initrds().map(|role| ("initrd", role));
         for (key, role) in keys.into_iter().chain(initrds) {
-            let name = role.copy_name();
-            if has(&name) {
-                body.push_str(&format!("{key} /{}/{name}\n", folder.display()));
+            if copied.has(role) {
+                let file = copied.folder.join(role.copy_name());
+                body.push_str(&format!("{key} /{}\n", file.display()));
             }
-        }
-        if !has("linux") {
-            return Err(format!(
-                "there is no kernel of revision {revision} in {} on the boot partition",
-                folder.display()
-            ));
         }
         body.push_str(&format!(
             "options {} coxswain.booted={}\n",

@@ -16,8 +16,8 @@ use store::disk::Disk;
 
 use super::entry_format::{ENTRY_BYTES_MAX, open, seal};
 use super::replace::replace;
-use super::software::Role;
-use super::token::{short_name, token};
+use super::software::{Copied, Role};
+use super::token::token;
 use super::{Choice, Environment, Found};
 
 /// What to pass to `reboot`.
@@ -53,34 +53,23 @@ impl<D: Disk + fmt::Debug> TryBoot<D> {
     }
 
     fn write_part(&self, name: &str, revision: &RevisionId) -> Result<(), String> {
-        let folder = Path::new("coxswain").join(short_name(revision));
+        let copied = Copied::of(&*self.disk, revision)?;
+        let folder = &copied.folder;
         let failed =
             |error: io::Error| format!("cannot write {name} on the boot partition: {error}");
-        let files = match self.disk.list(&folder) {
-            Ok(files) => files,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(failed(error)),
-        };
-        let has = |name: &str| files.iter().any(|file| file.name == name);
-        if !has("linux") {
-            return Err(format!(
-                "there is no kernel of revision {revision} in {} on the boot partition",
-                folder.display()
-            ));
-        }
         let mut body = format!(
             "[all]\nos_prefix={}/\nkernel=linux\ncmdline=cmdline.txt\n",
             folder.display()
         );
         let initrds: Vec<_> = Role::initrds()
+            .filter(|role| copied.has(*role))
             .map(Role::copy_name)
-            .filter(|name| has(name))
             .collect();
         if !initrds.is_empty() {
             body.push_str(&format!("initramfs {} followkernel\n", initrds.join(",")));
         }
         // The firmware ignores a folder in which it does not find both, and starts what lies beside it.
-        if !has("devicetree") {
+        if !copied.has(Role::DeviceTree) {
             return Err(format!(
                 "revision {revision} has no device tree (fdt in bsp/run.json), and without one the firmware ignores its kernel"
             ));
