@@ -1,0 +1,30 @@
+//! Limits on what comes from a cloud and on what is kept, in one place.
+
+use std::time::Duration;
+
+/// Bytes of a deployment's id.
+pub const DEPLOYMENT_ID_BYTES_MAX: usize = 256;
+/// Artifacts of one offer.
+pub const ARTIFACTS_MAX: usize = 10_000;
+/// Links of one artifact.
+pub const LINKS_MAX: usize = 16;
+/// Bytes of a link.
+pub const LINK_BYTES_MAX: usize = 8 << 10;
+/// Bytes of an artifact's name.
+pub const NAME_BYTES_MAX: usize = 1024;
+/// Bytes of one line that is told to a cloud.
+pub const LINE_BYTES_MAX: usize = 500;
+/// Lines of one report.
+pub const LINES_MAX: usize = 40;
+/// Reports that wait for the cloud; of those that are not the last word the oldest goes first.
+pub const REPORTS_MAX: usize = 16;
+/// Deployments that are remembered after their end.
+pub const PAST_MAX: usize = 32;
+/// Bytes of the record on disk.
+pub const RECORD_BYTES_MAX: u64 = 256 << 10;
+/// Shortest time between two reports that only tell how far a download is.
+pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(30);
+/// Bytes of a configuration file.
+pub const CONFIG_BYTES_MAX: u64 = 64 << 10;
+/// Bytes of a file that holds a secret, a key or certificates.
+pub const SECRET_BYTES_MAX: u64 = 256 << 10;
