@@ -23,6 +23,13 @@ pub enum Invocation {
         /// As JSON instead of text.
         json: bool,
     },
+    /// Make a storage tree for an image, in the configuration's storage.
+    MakeStorage {
+        /// Storage and boot loader.
+        config: Box<Config>,
+        /// The working folder of the factory revision.
+        folder: PathBuf,
+    },
     /// Be the log process.
     Logger {
         /// The folder in which it meets the orchestrator.
@@ -68,6 +75,7 @@ pub fn command() -> Command {
                         .help("Print the findings as JSON"),
                 ),
         );
+    command = command.subcommand(make_storage());
     command = command.subcommand(
         Command::new(LOGGER)
             .about("Keeps what containers write; started by coxswain itself")
@@ -97,6 +105,40 @@ pub fn command() -> Command {
                 .long(setting.name)
                 .value_name(value_name)
                 .help(format!("{} [default: {default}]", setting.doc)),
+        );
+    }
+    command
+}
+
+/// Settings that an image's storage depends on.
+const OF_AN_IMAGE: [&str; 4] = [
+    "storage",
+    "bootloader",
+    "bootloader-path",
+    "bootloader-options",
+];
+
+fn make_storage() -> Command {
+    let mut command = Command::new("make-storage")
+        .about("Makes a storage tree with a factory revision, for whoever builds an image; no device runs")
+        .after_help(
+            "The same revision gives the same tree. Exit codes: 0 made; 1 not made, the folder must be thrown away.",
+        )
+        .arg(
+            Arg::new("folder")
+                .value_name("REVISION")
+                .required(true)
+                .value_hint(ValueHint::DirPath)
+                .help("The revision: a working folder of `coxctl revision`"),
+        );
+    for name in OF_AN_IMAGE {
+        let setting = crate::config::table::find(name).expect("the table has these settings");
+        command = command.arg(
+            Arg::new(name)
+                .long(name)
+                .value_name("VALUE")
+                .required(name == "storage")
+                .help(setting.doc),
         );
     }
     command
@@ -139,6 +181,20 @@ pub fn parse(
         return Ok(Invocation::Check {
             storage,
             json: check.get_flag("json"),
+        });
+    }
+    if let Some(("make-storage", make)) = matches.subcommand() {
+        // Of the command line alone: an image must not depend on the machine that builds it.
+        let mut config = Config::defaults();
+        for name in OF_AN_IMAGE {
+            if let Some(text) = make.get_one::<String>(name) {
+                config.set(name, text, Source::CommandLine)?;
+            }
+        }
+        let folder = make.get_one::<String>("folder").map(PathBuf::from);
+        return Ok(Invocation::MakeStorage {
+            config: Box::new(config),
+            folder: folder.unwrap_or_default(),
         });
     }
     if let Some((LOGGER, logger)) = matches.subcommand() {
@@ -187,6 +243,11 @@ mod tests {
             Invocation::Run(config) => Ok(*config),
             Invocation::Check { .. } => Err("check".to_owned()),
             Invocation::Logger { .. } => Err("logger".to_owned()),
+            Invocation::MakeStorage { config, folder } => Err(format!(
+                "make {} from {}",
+                config.text("storage"),
+                folder.display()
+            )),
         }
     }
 
@@ -228,5 +289,7 @@ mod tests {
             run(&["check", "--storage", "/x"], &[]).unwrap_err(),
             "check"
         );
+        let make = ["make-storage", "--storage", "/x", "folder"];
+        assert_eq!(run(&make, &[]).unwrap_err(), "make /x from folder");
     }
 }

@@ -11,6 +11,7 @@ mod identify;
 mod jobs;
 mod loader;
 mod machine;
+pub mod make_storage;
 mod meta_files;
 mod power;
 mod run;

@@ -100,15 +100,58 @@ pub enum LoaderError {
     },
 }
 
+/// What the settings make of a boot loader.
+struct Parts {
+    environment: Box<dyn Environment>,
+    kernels: Option<Box<dyn Kernels>>,
+    /// Where files lie that the boot loader reads without the journal.
+    journals: Vec<PathBuf>,
+}
+
 /// Sets up the boot loader that the settings name.
 pub(crate) fn set_up(
     config: &Config,
     store: &Store<LinuxDisk>,
     cmdline: &str,
 ) -> Result<MachineLoader, LoaderError> {
+    let Some(parts) = parts(config, store)? else {
+        return Ok(MachineLoader::None(NoBootloader));
+    };
+    let (revision, notice) = booted(config.text("booted"), cmdline);
+    if let Some(notice) = notice {
+        tracing::warn!("{notice}");
+    }
+    let mut loader = Loader::new(parts.environment, revision).with_journals(parts.journals);
+    if let Some(kernels) = parts.kernels {
+        loader = loader.with_kernels(kernels);
+    }
+    for notice in loader.notices() {
+        tracing::warn!("boot loader: {notice}");
+    }
+    let bootloader = config.text("bootloader");
+    tracing::info!(bootloader, choice = ?loader.choice(), "boot loader");
+    Ok(MachineLoader::Some(loader))
+}
+
+/// The same for a storage that is being made on another machine: its file system's journal is not ours to empty, and nothing was booted.
+pub(crate) fn for_image(
+    config: &Config,
+    store: &Store<LinuxDisk>,
+) -> Result<MachineLoader, LoaderError> {
+    let Some(parts) = parts(config, store)? else {
+        return Ok(MachineLoader::None(NoBootloader));
+    };
+    let mut loader = Loader::new(parts.environment, None);
+    if let Some(kernels) = parts.kernels {
+        loader = loader.with_kernels(kernels);
+    }
+    Ok(MachineLoader::Some(loader))
+}
+
+fn parts(config: &Config, store: &Store<LinuxDisk>) -> Result<Option<Parts>, LoaderError> {
     let bootloader = config.text("bootloader");
     if bootloader == "none" {
-        return Ok(MachineLoader::None(NoBootloader));
+        return Ok(None);
     }
     let storage = config.path("storage");
     let path = match config.text("bootloader-path") {
@@ -130,7 +173,6 @@ pub(crate) fn set_up(
         }))
     };
     let options = config.text("bootloader-options").to_owned();
-    // Where files lie that the boot loader reads without the journal.
     let mut journals = vec![storage.clone()];
     let on_fat = matches!(bootloader, "systemd-boot" | "tryboot");
     journals.extend(path.parent().filter(|_| !on_fat).map(Path::to_owned));
@@ -169,19 +211,11 @@ pub(crate) fn set_up(
         }
         other => unreachable!("the table of settings knows no boot loader {other}"),
     };
-    let (revision, notice) = booted(config.text("booted"), cmdline);
-    if let Some(notice) = notice {
-        tracing::warn!("{notice}");
-    }
-    let mut loader = Loader::new(environment, revision).with_journals(journals);
-    if let Some(kernels) = kernels {
-        loader = loader.with_kernels(kernels);
-    }
-    for notice in loader.notices() {
-        tracing::warn!("boot loader: {notice}");
-    }
-    tracing::info!(bootloader, choice = ?loader.choice(), "boot loader");
-    Ok(MachineLoader::Some(loader))
+    Ok(Some(Parts {
+        environment,
+        kernels,
+        journals,
+    }))
 }
 
 fn default_path(bootloader: &str, storage: &Path) -> Result<PathBuf, LoaderError> {

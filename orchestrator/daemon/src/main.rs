@@ -28,6 +28,15 @@ fn main() -> ExitCode {
             drop(std::io::stdout().write_all(text.as_bytes()));
             code
         }
+        Ok(Invocation::MakeStorage { config, folder }) => {
+            match daemon::make_storage::make(&config, &folder) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    complain(&error);
+                    ExitCode::FAILURE
+                }
+            }
+        }
         Err(CliError::Usage(error)) => {
             drop(error.print());
             ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE))
