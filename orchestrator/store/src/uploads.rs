@@ -459,9 +459,9 @@ impl<D: Disk> Incoming<D> {
             }
         }
         // Also when another upload came first: its own sync may not have happened yet.
-        inner.sync_object_name(&object)?;
-        inner.sync_dir(Path::new(layout::INCOMING))?;
-        Ok(())
+        // That the part has lost its name need not be durable: a name that comes back stands for the whole object, which the next
+        // upload finds first, and which nothing is appended to while it is good.
+        inner.sync_object_name(&object).map_err(UploadError::from)
     }
 
     /// Gives the upload up; nothing of it is left.

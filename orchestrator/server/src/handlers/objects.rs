@@ -6,13 +6,14 @@
 use std::collections::VecDeque;
 use std::io;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use api::messages::ours;
 use api::{Code, Problem};
 use bytes::{Bytes, BytesMut};
 use model::ObjectId;
 use store::Hasher;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::{Asked, body_problem, to_json};
 use crate::http1::answer::{Answer, Body, JSON, OCTETS};
@@ -249,46 +250,54 @@ async fn receive(
     last: bool,
 ) -> Result<Answer, Problem> {
     let _place = asked.shared.transfer().await?;
-    let now = asked.shared.clock.now();
-    let started = asked
-        .blocking(move |storage| storage.upload(object, offset, expected, now))
-        .await?;
-    let upload = match started.map_err(|error| refusal::upload(&error))? {
-        // Nothing more needs to be read: the bytes are there and were verified.
-        UploadStart::Exists => return Ok(Answer::done()),
-        UploadStart::Upload(upload) => upload,
-    };
+    let (begun, beginning) = oneshot::channel();
     let (to_writer, pieces) = mpsc::channel(limits::PIECES_IN_FLIGHT);
-    let writer = tokio::task::spawn_blocking(move || write_pieces(upload, pieces));
-    let read = loop {
-        match asked.body.piece().await {
-            Ok(Some(piece)) => {
-                if to_writer.send(piece).await.is_err() {
-                    // The writer has stopped; it says why below.
-                    break Ok(());
-                }
-            }
-            Ok(None) => break Ok(()),
-            Err(error) => break Err(body_problem(&error)),
+    let (complete, completed) = oneshot::channel();
+    let storage = Arc::clone(&asked.shared.storage);
+    let clock = Arc::clone(&asked.shared.clock);
+    // One thread for the whole upload: each change of threads would cost as much as a small object.
+    let written = tokio::task::spawn_blocking(move || {
+        let upload = match storage.upload(object, offset, expected, clock.now())? {
+            // Nothing more needs to be read: the bytes are there and were verified.
+            UploadStart::Exists => return Ok(None),
+            UploadStart::Upload(upload) => upload,
+        };
+        if begun.send(()).is_err() {
+            return upload.keep().map(Some);
         }
-    };
-    drop(to_writer);
-    let cut_off = || Problem::new(Code::Internal, "the work on the storage was cut off");
-    let written = writer.await.map_err(|_| cut_off())?;
-    let (upload, digest) = written.map_err(|error| refusal::upload(&error))?;
-    let whole = read.is_ok() && last;
-    let now = asked.shared.clock.now();
-    // Ending waits for the disk either way: what is told to be there must be there after a power cut.
-    let ended = tokio::task::spawn_blocking(move || {
-        if whole {
-            upload.finish(digest, now).map(|()| None)
+        let (upload, digest) = write_pieces(upload, pieces)?;
+        // Ending waits for the disk either way: what is told to be there must be there after a power cut.
+        if completed.blocking_recv() == Ok(true) {
+            upload.finish(digest, clock.now()).map(|()| None)
         } else {
             upload.keep().map(Some)
         }
     });
-    let kept = ended
-        .await
-        .map_err(|_| cut_off())?
+    let read = async {
+        if beginning.await.is_err() {
+            // It has ended already, and says how below.
+            return Ok(());
+        }
+        let read = loop {
+            match asked.body.piece().await {
+                Ok(Some(piece)) => {
+                    if to_writer.send(piece).await.is_err() {
+                        // The writer has stopped; it says why below.
+                        break Ok(());
+                    }
+                }
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(body_problem(&error)),
+            }
+        };
+        drop(to_writer);
+        // A writer that has stopped does not ask.
+        complete.send(read.is_ok() && last).ok();
+        read
+    };
+    let (written, read) = tokio::join!(written, read);
+    let kept = written
+        .map_err(|_| Problem::new(Code::Internal, "the work on the storage was cut off"))?
         .map_err(|error| refusal::upload(&error))?;
     read?;
     Ok(kept.map_or_else(Answer::done, incomplete))
