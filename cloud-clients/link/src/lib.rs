@@ -14,6 +14,7 @@ pub mod deployment;
 pub mod limits;
 pub mod offer;
 pub mod schedule;
+pub mod web;
 
 pub use cloud::{Cloud, CloudError, News, Polled, Reported};
 pub use deployment::{Machine, Record};

@@ -28,3 +28,13 @@ pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(30);
 pub const CONFIG_BYTES_MAX: u64 = 64 << 10;
 /// Bytes of a file that holds a secret, a key or certificates.
 pub const SECRET_BYTES_MAX: u64 = 256 << 10;
+/// Bytes of a file of certificate authorities: a system's whole store is about 250 KiB.
+pub const AUTHORITIES_BYTES_MAX: u64 = 4 << 20;
+/// Redirects that are followed.
+pub const REDIRECTS_MAX: usize = 5;
+/// Connections that are kept open while they are idle.
+pub const IDLE_CONNECTIONS_MAX: usize = 4;
+/// How long an idle connection is kept.
+pub const IDLE_CONNECTION_TIME: Duration = Duration::from_secs(60);
+/// Bytes of the head of an answer, and of what is read from a connection at once.
+pub const CONNECTION_BUFFER_BYTES: usize = 64 << 10;
