@@ -2,7 +2,8 @@
 //! remembers in a file of its own (`pv.env`, `pv_trying`) that it has started a trial, so nothing here says so.
 //!
 //! The format has no checksum. `cx_sum` in front, a variable that the script ignores, gives it one; it stands first so that a file that is cut
-//! anywhere does not match. Without it (Pantavisor wrote the file) the committed revision is believed, a trial is not.
+//! anywhere does not match. Without it (Pantavisor wrote the file) the committed revision is believed, a trial is not. `cx_arm` counts the
+//! trials that were named, for our own boot script: it notes name and number when it starts one.
 
 use std::fmt;
 use std::io;
@@ -76,6 +77,11 @@ pub fn parse(bytes: &[u8]) -> (Found, Variables) {
 pub fn format(choice: &Choice, mut variables: Variables) -> Result<Vec<u8>, String> {
     let name = |revision: &Option<RevisionId>| revision.as_ref().map(token).unwrap_or_default();
     let (committed, trial) = (name(&choice.committed), name(&choice.trial));
+    if choice.trial.is_some() {
+        let known = String::from_utf8_lossy(variables.get("cx_arm").unwrap_or_default());
+        let number: u32 = known.parse().unwrap_or(0);
+        variables.set_first("cx_arm", &number.wrapping_add(1).to_string());
+    }
     variables.set_first("pv_try", &trial);
     variables.set_first("pv_rev", &committed);
     variables.set_first("cx_sum", &sum(&committed, &trial));

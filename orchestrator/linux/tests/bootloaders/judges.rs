@@ -229,12 +229,27 @@ run() { eval "eval \"\$$1\""; }
 start() { [ ! -e "storage${cx_dir}/bad" ] || return 1; echo "$1 $bootargs"; exit 0; }
 booti() { start "$2"; }
 bootm() { start "$1"; }
+part() { eval "$5=99"; }
+mmc() {
+    case $1 in
+    read) [ -e note ] && cp note memory ;;
+    write) [ ! -e readonly ] && mv memory note ;;
+    esac
+}
+env() {
+    case "$1 $2" in
+    "import -b") . "storage$loaded" ;;
+    "import -c") . ./memory ;;
+    "export -c") echo "cx_note='$cx_note'" >memory ;;
+    esac
+}
 sleep() { :; }
 reset() { echo reset; exit 0; }
 [ ! -e env ] || . ./env
 . "$SCRIPT"
 "#;
 
+/// A machine with these commands.
 struct Emulated(TempDir);
 
 impl Emulated {
@@ -251,6 +266,13 @@ impl Emulated {
     fn env(&self, text: &str) -> &Self {
         fs::write(self.0.path().join("env"), text).unwrap();
         self
+    }
+
+    /// With `boot/uboot.txt` and a partition for the note.
+    fn txt(&self, text: &str) -> &Self {
+        fs::create_dir_all(self.0.path().join("storage/boot")).unwrap();
+        fs::write(self.0.path().join("storage/boot/uboot.txt"), text).unwrap();
+        self.env("cx_note_part=3\n")
     }
 
     fn touch(&self, name: &str) -> &Self {
@@ -283,6 +305,36 @@ impl Emulated {
             None => last,
         }
     }
+}
+
+#[test]
+fn uboot_script_with_a_note() {
+    let all = || Emulated::new(&["0", "5", "locals/x"]);
+    let armed = |number: u32| format!("pv_rev=5 pv_try=locals/x cx_arm={number}\n");
+    let machine = all();
+    machine.env("cx_note_part=3\n");
+    assert_eq!(machine.start(), "0", "there is no boot/uboot.txt");
+    machine.txt("pv_rev=5 pv_try= cx_arm=7\n");
+    assert_eq!((machine.start(), machine.start()), ("5".into(), "5".into()));
+    machine.txt(&armed(8));
+    assert_eq!(machine.start(), "locals/x");
+    for _ in 0..3 {
+        assert_eq!(machine.start(), "5", "a trial starts once");
+    }
+    machine.txt(&armed(9));
+    assert_eq!(machine.start(), "locals/x", "it is armed again");
+    assert_eq!(machine.start(), "5");
+    // A note that is lost costs one more start.
+    machine.touch("note");
+    assert_eq!(machine.start(), "locals/x");
+    assert_eq!(machine.start(), "5");
+    machine.txt(&armed(10)).touch("readonly");
+    assert_eq!(machine.start(), "5", "what cannot be noted does not start");
+    let machine = all();
+    machine
+        .txt(&armed(1))
+        .touch("storage/trails/locals/x/.pv/bad");
+    assert_eq!(machine.start(), "5");
 }
 
 #[test]
