@@ -35,6 +35,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("hawkbit", &["api", "client", "link", "model"]),
     ("coxswain-hawkbit", &["api", "client", "link", "model"]),
     ("ready", &[]),
+    ("bridge", &[]),
     ("inside", &[]),
     ("acceptance", &[]),
     ("benches", &["acceptance", "lifecycle", "model"]),
