@@ -107,6 +107,8 @@ codes! {
     FailedBefore = "failed-before", 409, "Failed before", "Revision failed before";
     /// There is no commit message, or it is empty.
     BadCommitMessage = "bad-commit-message", 400, "No commit message", "No commit message";
+    /// Revision 0 is not complete.
+    FactoryIncomplete = "factory-incomplete", 409, "Factory revision incomplete", "Factory revision is incomplete";
     /// There is no earlier revision.
     NothingToRollBack = "nothing-to-roll-back", 409, "Nothing to roll back", "Nothing to roll back";
 

@@ -417,6 +417,7 @@ const COMMAND_PROBLEMS: &[Code] = &[
     Code::Busy,
     Code::FailedBefore,
     Code::NothingToRollBack,
+    Code::FactoryIncomplete,
     Code::NoSuchRevision,
     Code::CommandNotSupported,
     Code::NeedsReboot,

@@ -168,6 +168,12 @@ pub(crate) enum DeviceCommand {
         /// The revision; the running one when not given.
         revision: Option<RevisionId>,
     },
+    /// Go back to revision 0 and remove every other one. Everything is stopped for it; it is done even if the power is cut.
+    FactoryReset {
+        /// Remove volumes, metadata, logs and failure records too: all that was written since the device left the factory.
+        #[arg(long)]
+        wipe_volumes: bool,
+    },
     /// Remove a revision.
     Delete {
         /// The revision.
@@ -547,6 +553,8 @@ mod tests {
             "reboot for_a_reason",
             "make-factory",
             "make-factory 5",
+            "factory-reset",
+            "factory-reset --wipe-volumes",
             "delete locals/x",
             "signal ready",
             "completions bash",

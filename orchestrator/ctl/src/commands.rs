@@ -236,6 +236,18 @@ async fn dispatch(context: &Context, command: DeviceCommand) -> Result<Exit, Fai
                 .map_or("the running revision", RevisionId::as_str);
             context.done(&format!("{name} becomes revision 0"))?;
         }
+        DeviceCommand::FactoryReset { wipe_volumes } => {
+            let (payload, volumes) = match wipe_volumes {
+                true => ("wipe-volumes", "wiped"),
+                false => ("keep-volumes", "kept"),
+            };
+            client
+                .command(&CommandBody::new(Op::FactoryReset, payload))
+                .await?;
+            context.done(&format!(
+                "the device goes back to revision 0; volumes are {volumes}"
+            ))?;
+        }
         DeviceCommand::Delete { revision } => {
             client.delete_revision(&revision).await?;
             context.done(&format!(

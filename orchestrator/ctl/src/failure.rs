@@ -303,6 +303,7 @@ fn exit_of_code(code: Code) -> Exit {
         | Code::Claimed
         | Code::NotYourClaim
         | Code::NothingToRollBack
+        | Code::FactoryIncomplete
         | Code::NeedsReboot
         | Code::UpdateInProgress
         | Code::Busy

@@ -78,6 +78,12 @@ impl<W: World> Device<W> {
                     self.ports.power.end(ending);
                     return;
                 }
+                Effect::StartAgain => {
+                    self.resetting.cleared = true;
+                    self.stage = Stage::New;
+                    self.start(now);
+                    return;
+                }
                 Effect::Answer(answer) => self.answer(answer),
                 Effect::Retain => {
                     if self.collecting.is_none()
@@ -184,6 +190,8 @@ impl<W: World> Device<W> {
             }
             Write::Confirm(revision) => self.ports.bootloader.confirm(revision),
             Write::Arm(revision) => self.ports.bootloader.arm(revision),
+            Write::Reset(reset) => self.write_reset(reset),
+            Write::ForgetReset => self.forget_reset(),
         }
     }
 
@@ -220,7 +228,9 @@ impl<W: World> Device<W> {
             | Write::Done(_)
             | Write::Current(_)
             | Write::Confirm(_)
-            | Write::Arm(_) => Owed::Write(write),
+            | Write::Arm(_)
+            | Write::Reset(_)
+            | Write::ForgetReset => Owed::Write(write),
         };
         self.owed.push_back(owed);
         if self.owed.len() == 1 {

@@ -245,6 +245,7 @@ impl<W: World> Device<W> {
                 | Command::Apply { revision, .. },
             ) => self.touched_by_run(revision),
             Request::Command(Command::Rollback) => self.touched_by_rollback(),
+            Request::Command(Command::FactoryReset { .. }) => self.touched_by_reset(),
             Request::Command(Command::MakeFactory(revision)) => {
                 let mut touched = match revision {
                     Some(revision) => self.touched_by_run(revision),
@@ -310,7 +311,7 @@ impl<W: World> Device<W> {
             Phase::Starting(_) | Phase::Observing { .. } => base,
             Phase::Settled if trial.is_some() && trial == running => base,
             Phase::Settled => marker.previous.as_ref().filter(|it| Some(*it) != running),
-            Phase::RollingBack { .. } | Phase::ShuttingDown { .. } => None,
+            Phase::RollingBack { .. } | Phase::ShuttingDown { .. } | Phase::Clearing { .. } => None,
         };
         match other.cloned() {
             Some(other) => self.touched_by_run(&other),

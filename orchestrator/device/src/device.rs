@@ -80,6 +80,7 @@ pub struct Device<W: World> {
     pub(crate) runtime_problem: Option<String>,
     pub(crate) shown: BTreeMap<ContainerName, Status>,
     pub(crate) register: crate::claims::Register,
+    pub(crate) resetting: crate::reset::Resetting,
     pub(crate) told: bool,
     pub(crate) updates: crate::updates::UpdateCounter,
 }
@@ -132,6 +133,7 @@ impl<W: World> Device<W> {
             runtime_problem: None,
             shown: BTreeMap::new(),
             register: crate::claims::Register::default(),
+            resetting: crate::reset::Resetting::default(),
             told: false,
             updates: crate::updates::UpdateCounter::default(),
         }

@@ -143,6 +143,11 @@ pub enum Command {
     PowerOff(String),
     /// Make this revision (the running one when `None`) revision 0.
     MakeFactory(Option<RevisionId>),
+    /// Go back to revision 0 alone. Answered when it will be done whatever happens; it is done by the start that follows.
+    FactoryReset {
+        /// Whether everything that was written since goes: volumes, metadata, logs, failure records.
+        wipe_volumes: bool,
+    },
     /// Collect; not waited for.
     Collect,
     /// Merge into the device metadata.
@@ -247,6 +252,14 @@ pub enum Refusal {
         "revision {0} changes what only a restart of the machine brings in; run it with LOCAL_RUN"
     )]
     NeedsReboot(RevisionId),
+    /// Revision 0 cannot be gone back to.
+    #[error("the factory revision cannot run: {0}; upload it again")]
+    FactoryIncomplete(String),
+    /// A reset was accepted.
+    #[error(
+        "the device is being reset to its factory revision; nothing new is accepted until that is done"
+    )]
+    Resetting,
     /// There is nothing to go back to.
     #[error("there is no earlier revision to go back to")]
     NothingToRollBack,
@@ -419,7 +432,7 @@ pub struct Happened {
     pub id: u64,
     /// When.
     pub time: WallTime,
-    /// Stable word: `container-status`, `progress`, `rollback`, `commit`, `removed`, `claim`, `meta`, `runtime`, `collected`, `notice`, `shutdown`.
+    /// Stable word: `container-status`, `progress`, `rollback`, `commit`, `removed`, `claim`, `meta`, `reset`, `runtime`, `collected`, `notice`, `shutdown`.
     pub kind: &'static str,
     /// The revision it is about.
     pub revision: Option<RevisionId>,

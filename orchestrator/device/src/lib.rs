@@ -13,6 +13,7 @@ pub mod handle;
 pub mod plan;
 pub mod ports;
 mod requests;
+mod reset;
 mod room;
 pub mod settings;
 pub mod shared;

@@ -148,12 +148,17 @@ impl<W: World> Device<W> {
             | Request::Collect
             | Request::Plan(_) => false,
         };
+        if self.resetting.accepted.is_some() {
+            let harmless = matches!(request, Request::Ready(_) | Request::Stop { .. });
+            return (!harmless).then_some(Refusal::Resetting);
+        }
         match &self.stage {
             Stage::New | Stage::Booting(_) if !always => Some(Refusal::NotReady),
             Stage::New | Stage::Booting(_) => None,
             Stage::Up(update) => match update.phase() {
                 Phase::ShuttingDown { .. } if !always => Some(Refusal::ShuttingDown),
                 Phase::ShuttingDown { .. }
+                | Phase::Clearing { .. }
                 | Phase::Settled
                 | Phase::Verifying { .. }
                 | Phase::Starting(_)
@@ -187,6 +192,7 @@ impl<W: World> Device<W> {
                 None
             }
             Command::MakeFactory(revision) => self.make_factory(now, revision),
+            Command::FactoryReset { wipe_volumes } => Some(self.reset_asked(now, wipe_volumes)),
             Command::Collect => Some(self.collect(None)),
             Command::UpdateMetadata(map) => Some(self.update_metadata(map)),
         }

@@ -105,8 +105,10 @@ impl<W: World> Device<W> {
                 runtime_problem: self.runtime_problem.clone(),
                 notices: self.notices.clone(),
                 claims: Arc::clone(&self.register.shown),
-                shutting_down: update
-                    .is_some_and(|update| matches!(update.phase(), Phase::ShuttingDown { .. })),
+                shutting_down: update.is_some_and(|update| {
+                    let phase = update.phase();
+                    matches!(phase, Phase::ShuttingDown { .. } | Phase::Clearing { .. })
+                }),
                 updates: self.updates.seen.clone(),
             });
         }
@@ -227,7 +229,7 @@ fn trial_view(update: &Update) -> Option<TrialView> {
             ending: Ending::Reboot,
             ..
         } => (trial?.revision.clone(), "waiting for a reboot"),
-        Phase::ShuttingDown { .. } => return None,
+        Phase::ShuttingDown { .. } | Phase::Clearing { .. } => return None,
         // Applied and not committed (UPDATED): the next start tries it again.
         Phase::Settled => (trial?.revision.clone(), "waiting for a reboot"),
     };

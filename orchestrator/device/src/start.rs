@@ -57,6 +57,9 @@ impl<W: World> Device<W> {
             .as_ref()
             .map_or(0, |marker| marker.generations_reserved);
         self.containers = Containers::new(now, self.generations_reserved);
+        if self.clears_first(now) {
+            return;
+        }
         let revisions = self.known_revisions();
         let booted_fingerprint = self
             .booted
@@ -73,6 +76,7 @@ impl<W: World> Device<W> {
             tries: self.settings.tries.max(1),
             cannot_count: None,
             next_failure: self.last_failure.map_or(1, |last| last + 1),
+            reset: self.reset_to_carry_out(),
         }));
         self.choose(now);
     }
@@ -197,6 +201,7 @@ impl<W: World> Device<W> {
             return true;
         };
         self.carry(now, owed);
+        self.after_choice(now);
         match boot.start {
             Start::Trial { attempt, .. } => {
                 self.run(now, &attempt.revision, Mode::Trial);

@@ -7,6 +7,8 @@
 //!    └── else count the try, then run it                                    ▼
 //!                 committed, previous, DONE ones (newest first), factory, UPDATED ones: the first that is complete runs
 //!                 none: nothing runs, the device stays up and says so
+//!
+//! reset to factory ─ revision 0 is complete ──► marker, boot loader, removal, in this order; it runs; else: forget the reset
 //! ```
 //!
 //! [`decide`] is called again with more [`Verdict`]s until it no longer asks for one. Nothing runs that was not verified; a
@@ -17,7 +19,7 @@ use std::collections::BTreeMap;
 use model::failure::{BadObject, Cause};
 use model::marker::{Marker, Trial};
 use model::progress::{Progress, State, message};
-use model::{ObjectId, RevisionId};
+use model::{ObjectId, Reset, RevisionId};
 
 use crate::update::{Attempt, Effect, Failing, Gate, Running, Write, is_remembered, message_of};
 
@@ -73,6 +75,8 @@ pub struct Facts {
     pub cannot_count: Option<String>,
     /// Number of the next failure record.
     pub next_failure: u64,
+    /// A reset to the factory revision that was accepted and is not carried out. Nothing runs.
+    pub reset: Option<Reset>,
 }
 
 /// What comes next.
@@ -135,6 +139,8 @@ enum Judged {
 pub fn decide(facts: &Facts) -> Decision {
     let marker = facts.marker.clone().unwrap_or_default();
     let judged = match &marker.trial {
+        // A reset gives it up without a word: it goes with everything else.
+        Some(_) if facts.resets() => Judged::None,
         Some(trial) => judge(facts, trial),
         None => Judged::None,
     };
@@ -148,6 +154,11 @@ pub fn decide(facts: &Facts) -> Decision {
         notices: Vec::new(),
         next_failure: facts.next_failure,
     };
+    match reset(facts, &mut boot) {
+        Resetting::No => {}
+        Resetting::Carried => return Decision::Boot(Box::new(boot)),
+        Resetting::Verify(revision) => return Decision::Verify(revision),
+    }
     let base = match choose(facts, &boot.marker, &mut boot.notices) {
         Ok(base) => base,
         Err(revision) => return Decision::Verify(revision),
@@ -182,6 +193,90 @@ pub fn decide(facts: &Facts) -> Decision {
         ) => run(facts, &mut boot, base),
     }
     Decision::Boot(Box::new(boot))
+}
+
+enum Resetting {
+    No,
+    Carried,
+    Verify(RevisionId),
+}
+
+/// Carries a reset out when revision 0 is complete. The marker and the boot loader name revision 0 before the first thing is removed,
+/// and the record of the reset goes last: cut anywhere, the next start does it again.
+fn reset(facts: &Facts, boot: &mut Boot) -> Resetting {
+    let Some(reset) = facts.reset else {
+        return Resetting::No;
+    };
+    if let Some(why) = &facts.cannot_count {
+        boot.notices
+            .push(format!("the reset to the factory revision waits: {why}"));
+        return Resetting::No;
+    }
+    let factory = RevisionId::factory();
+    let problem = match facts.verdicts.get(&factory) {
+        None => return Resetting::Verify(factory),
+        Some(Verdict::Good { digest, .. }) => {
+            let digest = *digest;
+            carry_reset(
+                facts,
+                boot,
+                reset,
+                Running {
+                    revision: factory,
+                    digest,
+                },
+            );
+            return Resetting::Carried;
+        }
+        Some(Verdict::BadManifest(error)) => format!("its manifest is bad: {error}"),
+        Some(Verdict::BadObjects(objects)) => bad_objects_in_words(objects),
+    };
+    boot.notices.push(format!(
+        "the device was not reset: revision 0 cannot run: {problem}; put its objects again, then ask for the reset again"
+    ));
+    boot.effects.push(Effect::Owe(Write::ForgetReset));
+    Resetting::No
+}
+
+fn carry_reset(facts: &Facts, boot: &mut Boot, reset: Reset, factory: Running) {
+    let revision = factory.revision.clone();
+    boot.marker = Marker {
+        sequence: boot.marker.sequence,
+        generations_reserved: boot.marker.generations_reserved,
+        committed: Some(revision.clone()),
+        ..Marker::default()
+    };
+    let gate = |write| Effect::Gate(Gate::Trial, write);
+    boot.effects.push(gate(Write::Marker(boot.marker.clone())));
+    if facts.booted.is_some() {
+        boot.effects.push(gate(Write::Confirm(revision.clone())));
+    }
+    boot.effects.push(gate(Write::Reset(reset)));
+    repair_progress(facts, boot, &revision);
+    let what = if reset.wipe_volumes {
+        "reset to it; volumes were wiped"
+    } else {
+        "reset to it; volumes were kept"
+    };
+    boot.effects.extend([
+        Effect::Owe(Write::Current(revision.clone())),
+        Effect::Tell("reset", revision.clone(), what.to_owned()),
+    ]);
+    boot.start = match facts.verdicts.get(&revision) {
+        Some(Verdict::Good { boot, .. })
+            if facts
+                .booted
+                .as_ref()
+                .is_some_and(|booted| *booted != revision)
+                && facts.booted_fingerprint != Some(*boot) =>
+        {
+            Start::Reboot
+        }
+        Some(Verdict::Good { .. } | Verdict::BadManifest(_) | Verdict::BadObjects(_)) | None => {
+            boot.effects.push(Effect::Retain);
+            Start::Run(factory)
+        }
+    };
 }
 
 fn judge(facts: &Facts, trial: &Trial) -> Judged {
@@ -593,6 +688,13 @@ impl Known {
 }
 
 impl Facts {
+    /// Whether this start carries a reset out, if revision 0 is complete.
+    fn resets(&self) -> bool {
+        let factory = self.verdicts.get(&RevisionId::factory());
+        let complete = matches!(factory, None | Some(Verdict::Good { .. }));
+        self.reset.is_some() && self.cannot_count.is_none() && complete
+    }
+
     fn known(&self, revision: &RevisionId) -> Option<&Known> {
         self.revisions
             .iter()

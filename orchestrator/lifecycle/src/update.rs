@@ -13,6 +13,8 @@
 //!      └── commit ───┼────────────────── Observing (commit delay, then stable; a lost goal starts it over)
 //!                    │
 //!              (a trial that needed a boot: ShuttingDown instead, the boot loader goes back)
+//!
+//!   any ──reset to factory is durable──► Clearing ──nothing runs──► the start again, which carries it out (`boot`)
 //! ```
 //!
 //! Two kinds of durable effects: a *gate* must be durable before anything after it is done, and when it fails the step is
@@ -140,7 +142,10 @@ impl Update {
         match &self.phase {
             Phase::Verifying { wanted, .. } => Some(&wanted.revision),
             Phase::Starting(attempt) | Phase::Observing { attempt, .. } => Some(&attempt.revision),
-            Phase::Settled | Phase::RollingBack { .. } | Phase::ShuttingDown { .. } => None,
+            Phase::Settled
+            | Phase::RollingBack { .. }
+            | Phase::ShuttingDown { .. }
+            | Phase::Clearing { .. } => None,
         }
     }
 
@@ -152,7 +157,8 @@ impl Update {
             | Phase::Verifying { .. }
             | Phase::Starting(_)
             | Phase::RollingBack { .. }
-            | Phase::ShuttingDown { .. } => None,
+            | Phase::ShuttingDown { .. }
+            | Phase::Clearing { .. } => None,
         }
     }
 
@@ -167,7 +173,7 @@ impl Update {
             Phase::Observing {
                 since, not_before, ..
             } => (*since).map(|since| (since + self.settings.commit_delay).max(*not_before)),
-            Phase::ShuttingDown { until, .. } => Some(*until),
+            Phase::ShuttingDown { until, .. } | Phase::Clearing { until } => Some(*until),
             Phase::Settled
             | Phase::Verifying { .. }
             | Phase::Starting(_)
@@ -186,6 +192,7 @@ impl Update {
             Event::Containers(summary) => self.on_summary(now, summary),
             Event::GateFailed(gate, error) => self.on_gate_failed(now, gate, error),
             Event::Shutdown(ending) => self.on_shutdown(now, ending),
+            Event::Clear => self.on_clear(now),
         }
     }
 
@@ -208,7 +215,7 @@ impl Update {
             Phase::Starting(attempt) | Phase::Observing { attempt, .. } => {
                 Some(Refused::UpdateInProgress(attempt.revision.clone()))
             }
-            Phase::ShuttingDown { .. } => Some(Refused::ShuttingDown),
+            Phase::ShuttingDown { .. } | Phase::Clearing { .. } => Some(Refused::ShuttingDown),
         }
     }
 
@@ -292,7 +299,8 @@ impl Update {
             | Phase::Starting(_)
             | Phase::Observing { .. }
             | Phase::RollingBack { .. }
-            | Phase::ShuttingDown { .. } => return Vec::new(),
+            | Phase::ShuttingDown { .. }
+            | Phase::Clearing { .. } => return Vec::new(),
         };
         if !bad.is_empty() {
             let mut effects = self.fail_untouched(wanted, Cause::BadObjects { objects: bad });
@@ -408,13 +416,11 @@ impl Update {
                 };
                 self.hold(now, attempt, observed, summary)
             }
-            Phase::ShuttingDown { ending, until } => {
-                if summary.gone || now >= until {
-                    vec![Effect::End(ending)]
-                } else {
-                    Vec::new()
-                }
+            Phase::ShuttingDown { ending, until } if summary.gone || now >= until => {
+                vec![Effect::End(ending)]
             }
+            Phase::Clearing { until } if summary.gone || now >= until => vec![Effect::StartAgain],
+            Phase::ShuttingDown { .. } | Phase::Clearing { .. } => Vec::new(),
         }
     }
 
@@ -552,6 +558,16 @@ impl Update {
         let mut effects = vec![Effect::Answer(Ok(()))];
         effects.extend(self.end(now, ending));
         effects
+    }
+
+    /// A shutdown that is under way goes on: the next start finds the reset.
+    fn on_clear(&mut self, now: Instant) -> Vec<Effect> {
+        if let Phase::ShuttingDown { .. } | Phase::Clearing { .. } = self.phase {
+            return Vec::new();
+        }
+        let until = now + self.settings.shutdown_limit;
+        self.phase = Phase::Clearing { until };
+        vec![Effect::StopAll]
     }
 
     fn end(&mut self, now: Instant, ending: Ending) -> Vec<Effect> {

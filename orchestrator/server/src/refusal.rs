@@ -27,7 +27,12 @@ pub(crate) fn problem(refusal: Refusal) -> Problem {
             .remedy(format!(
                 "follow GET /steps/{trial}/progress, or send the command ROLLBACK"
             )),
-        Refusal::ShuttingDown => new(Code::ShuttingDown).retry_after(MOMENT_RETRY_S),
+        Refusal::FactoryIncomplete(_) => {
+            new(Code::FactoryIncomplete).remedy("put the missing objects, then ask again")
+        }
+        Refusal::ShuttingDown | Refusal::Resetting => {
+            new(Code::ShuttingDown).retry_after(MOMENT_RETRY_S)
+        }
         Refusal::NotReady | Refusal::NotListed => new(Code::NotReady).retry_after(MOMENT_RETRY_S),
         Refusal::NoSuchRevision(_) => new(Code::NoSuchRevision),
         Refusal::NoSuchContainer(_) => new(Code::NoSuchContainer).remedy("see GET /containers"),

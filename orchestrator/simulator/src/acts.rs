@@ -13,6 +13,7 @@ use device::Settings;
 use device::handle::{Command, Request};
 use model::progress::{Progress, State, message};
 use model::{ObjectId, RevisionId};
+use store::disk::{Disk as _, WriteFile as _};
 use store::{Begun, HashedUpload, NewRevision, Options, Store};
 
 use crate::bugs::Bug;
@@ -185,6 +186,24 @@ impl Base {
         Self {
             contents: disk.contents(),
             revisions: vec![(revision, Rc::clone(software))],
+        }
+    }
+
+    /// The same with one more file, as a container writes it into a volume.
+    ///
+    /// # Panics
+    /// When the disk does not take it.
+    pub fn with_file(&self, path: &str, bytes: &[u8]) -> Self {
+        let disk = Disk::with(self.contents.clone());
+        let path = std::path::Path::new(path);
+        let folder = path.parent().expect("it lies in a folder");
+        disk.create_dir_all(folder).expect("it takes it");
+        let mut file = disk.create(path).expect("it takes it");
+        file.append(bytes).expect("it takes it");
+        disk.write_back();
+        Self {
+            contents: disk.contents(),
+            revisions: self.revisions.clone(),
         }
     }
 

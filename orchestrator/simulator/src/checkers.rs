@@ -25,6 +25,7 @@ pub mod kept;
 pub mod named;
 pub mod one;
 pub mod records;
+pub mod reset;
 pub mod returned;
 pub mod settled;
 pub mod tried;
@@ -226,6 +227,7 @@ impl Default for Checkers {
             all: vec![
                 Box::<answered::Answered>::default(),
                 Box::<claimed::Claimed>::default(),
+                Box::<reset::Resetting>::default(),
                 Box::<named::Named>::default(),
                 Box::<committed::Committed>::default(),
                 Box::<tried::Tried>::default(),

@@ -330,6 +330,9 @@ impl Draw<'_> {
                     again: true,
                 })),
             },
+            16 if self.choices.one_in(4) => Request::Command(Command::FactoryReset {
+                wipe_volumes: self.choices.one_in(2),
+            }),
             _ => Request::Collect,
         };
         if self.choices.one_in(3) {

@@ -582,6 +582,28 @@ impl Maker {
         let scenario = self.add("make factory", &twice, &[], acts, &zero);
         scenario.may_end_with.push(zero.clone());
 
+        for (words, wipe_volumes) in [("keeps", false), ("wipes", true)] {
+            let base = twice.with_file(crate::checkers::reset::VOLUME, b"written");
+            let reset = ask(Command::FactoryReset { wipe_volumes });
+            let acts = vec![put("a", b"1"), reset.clone(), Act::Wait(60_000)];
+            let name = format!("reset to factory that {words} volumes");
+            let scenario = self.add(&name, &base, &[], acts, &zero);
+            scenario.two_cuts = wipe_volumes;
+
+            let boots = self.variant("needs a boot");
+            let acts = [
+                install(&next, &boots.software),
+                run(&next),
+                vec![reset, Act::Wait(60_000)],
+            ]
+            .concat();
+            let name = format!("reset by a boot that {words} volumes");
+            let base = factory.with_file(crate::checkers::reset::VOLUME, b"written");
+            let scenario = self.add(&name, &base, &[&boots.software], acts, &zero);
+            scenario.life.boot_loader = Kind::Once;
+            scenario.may_end_with.push(next.clone());
+        }
+
         let acts = vec![
             Act::Wait(700_000),
             Act::Ask(Request::Collect),

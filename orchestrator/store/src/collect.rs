@@ -110,9 +110,11 @@ impl<D: Disk> Store<D> {
 /// Folders in which something may lie that was built or thrown away.
 pub(crate) fn folders_with_trash() -> impl Iterator<Item = PathBuf> {
     let roots = [layout::TRAILS, layout::DISKS_REV, layout::LOGS];
+    let beside = [layout::DISKS, "."].into_iter().map(PathBuf::from);
     roots
         .into_iter()
         .flat_map(|root| [PathBuf::from(root), Path::new(root).join("locals")])
+        .chain(beside)
 }
 
 impl<D: Disk> Inner<D> {

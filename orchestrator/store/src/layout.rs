@@ -30,10 +30,14 @@ pub const MARKER_COPY: &str = "boot/marker.copy";
 pub const STOPPED: &str = "boot/stopped";
 /// What clients have claimed.
 pub const CLAIMS: &str = "boot/claims";
+/// A reset to the factory revision that was accepted.
+pub const RESET: &str = "boot/reset";
 /// Failure records.
 pub const FAILURES: &str = "failures";
 /// Logs of containers.
 pub const LOGS: &str = "logs";
+/// Volumes.
+pub const DISKS: &str = "disks";
 /// Volumes that live as long as their revision.
 pub const DISKS_REV: &str = "disks/rev";
 /// Volumes that live for ever.
@@ -86,9 +90,12 @@ pub fn done(revision: &RevisionId) -> PathBuf {
     self::revision(revision).join(".pv/done")
 }
 
+/// Metadata.
+pub const META: &str = "meta";
+
 /// A metadata map.
 pub fn meta(kind: MetaKind) -> PathBuf {
-    Path::new("meta").join(kind.folder())
+    Path::new(META).join(kind.folder())
 }
 
 /// A failure record.

@@ -28,6 +28,7 @@ pub mod metadata;
 pub mod objects;
 mod open;
 mod replace;
+mod reset;
 pub mod revisions;
 mod stopped;
 pub mod uploads;

@@ -415,6 +415,14 @@ impl<D: Disk> Inner<D> {
         self.sync_dir(folder)
     }
 
+    /// Leaves an empty folder where one with something in it was.
+    pub(crate) fn replace_folder(&self, path: &Path) -> Result<(), Failed> {
+        if self.metadata_of(path)?.is_some() {
+            self.throw_away(path)?;
+        }
+        self.make_folder(path)
+    }
+
     /// Moves the volumes and logs away that a deleted revision left.
     fn throw_away_leftovers(&self, revision: &RevisionId) -> Result<(), Failed> {
         for root in [layout::DISKS_REV, layout::LOGS] {

@@ -215,6 +215,8 @@ pub enum Op {
     Unclaim,
     /// Ours: give up the running trial, or go back to the revision committed before this one.
     Rollback,
+    /// Ours: go back to revision 0 alone. The payload is empty or `keep-volumes`, or `wipe-volumes` to remove all that was written since.
+    FactoryReset,
 }
 
 /// One entry of `GET /objects`.

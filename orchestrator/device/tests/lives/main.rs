@@ -4,6 +4,7 @@
 
 mod claims;
 mod memory;
+mod reset;
 mod sick;
 mod world;
 

@@ -105,8 +105,9 @@ fn written(boot: &Boot) -> Vec<String> {
             | Effect::Settle
             | Effect::StopAll
             | Effect::End(_)
-            | Effect::Answer(_)
-            | Effect::Retain => panic!("not at a boot: {effect:?}"),
+            | Effect::StartAgain
+            | Effect::Answer(_) => panic!("not at a boot: {effect:?}"),
+            Effect::Retain => "retain".to_owned(),
         })
         .collect()
 }
@@ -126,6 +127,8 @@ fn short(write: &Write) -> String {
         Write::Failure(failing) => format!("failure {} of {}", failing.id, failing.revision),
         Write::Confirm(revision) => format!("confirm {revision}"),
         Write::Arm(revision) => format!("arm {revision}"),
+        Write::Reset(reset) => format!("reset, wiped {}", reset.wipe_volumes),
+        Write::ForgetReset => "forget reset".to_owned(),
     }
 }
 
@@ -501,4 +504,152 @@ fn open_requests_are_resumed_a_bounded_number_of_times() {
     assert!(
         matches!(&failed[..], [Pending::Close { progress, .. }] if progress.status == State::Error)
     );
+}
+
+fn reset_of(facts: &mut Facts, wiped: bool) {
+    facts.reset = Some(Reset::new(wiped));
+}
+
+#[test]
+fn a_reset_names_the_factory_before_it_removes_anything() {
+    let mut facts = facts();
+    reset_of(&mut facts, true);
+    let boot = boot(&facts);
+    assert_eq!(started(&boot), "run 0", "the trial goes without a word");
+    assert_eq!(
+        written(&boot),
+        [
+            "gate marker None",
+            "gate reset, wiped true",
+            "current 0",
+            "tell reset",
+            "retain"
+        ]
+    );
+    let marker = Marker {
+        committed: Some(id("0")),
+        ..Marker::default()
+    };
+    assert_eq!(boot.marker, marker, "nothing else is named any more");
+}
+
+#[test]
+fn a_reset_tells_the_boot_loader_and_restarts_for_another_kernel() {
+    for (kernel, expected) in [("k", "run 0"), ("other", "reboot")] {
+        let mut facts = facts();
+        reset_of(&mut facts, false);
+        facts.booted = Some(id("locals/c"));
+        facts.booted_fingerprint = Some(ObjectId::of(kernel.as_bytes()));
+        let boot = boot(&facts);
+        assert_eq!(started(&boot), expected);
+        let written = written(&boot);
+        let gates = [
+            "gate marker None",
+            "gate confirm 0",
+            "gate reset, wiped false",
+        ];
+        assert_eq!(written[..3], gates, "in this order");
+    }
+}
+
+#[test]
+fn a_reset_verifies_the_factory_and_is_forgotten_when_that_is_not_complete() {
+    let mut facts = facts();
+    reset_of(&mut facts, true);
+    facts.verdicts.remove(&id("0"));
+    assert_eq!(decide(&facts), Decision::Verify(id("0")));
+    facts.verdicts.extend([bad("0")]);
+    let boot = boot(&facts);
+    assert_eq!(started(&boot), r#"try locals/t from Some("locals/c")"#);
+    assert!(written(&boot).contains(&"forget reset".to_owned()));
+    assert!(
+        boot.notices[0].contains("was not reset"),
+        "{:?}",
+        boot.notices
+    );
+}
+
+#[test]
+fn a_reset_waits_for_a_storage_that_takes_writes() {
+    let mut facts = facts();
+    reset_of(&mut facts, true);
+    facts.cannot_count = Some("read-only".to_owned());
+    let boot = boot(&facts);
+    assert_eq!(started(&boot), "run locals/c");
+    assert!(!written(&boot).iter().any(|write| write.contains("reset")));
+    assert!(boot.notices[0].contains("waits"), "{:?}", boot.notices);
+}
+
+/// What a boot finds in the marker, what the boot loader started, which revisions are complete; and what runs.
+#[test]
+fn the_newest_complete_revision_runs_whatever_marker_and_boot_loader_say() {
+    let complete = |text: &str| -> Vec<String> {
+        let words = text.split_whitespace();
+        words.map(|word| word.replace('~', "locals/")).collect()
+    };
+    // marker (committed, previous), booted ("-": no boot loader), complete ones, expected
+    let rows = [
+        ("c p", "-", "0 ~p ~c", "run locals/c"),
+        ("c p", "-", "0 ~p", "run locals/p"),
+        ("c p", "-", "0", "run 0"),
+        ("c p", "-", "", "nothing"),
+        ("c p", "c", "0 ~p ~c", "run locals/c"),
+        ("c p", "p", "0 ~p ~c", "run locals/c"),
+        ("c p", "0", "0 ~p ~c", "run locals/c"),
+        ("c p", "gone", "0 ~p ~c", "run locals/c"),
+        ("c p", "p", "0 ~p", "run locals/p"),
+        ("c p", "0", "0", "run 0"),
+        ("gone p", "-", "0 ~p ~c", "run locals/p"),
+        ("gone p", "c", "0 ~p ~c", "run locals/p"),
+        ("gone gone2", "-", "0 ~p ~c", "run locals/c"),
+        // No marker: the newest that was committed once, whatever the boot loader started.
+        ("", "-", "0 ~p ~c", "run locals/c"),
+        ("", "-", "0 ~p", "run locals/p"),
+        ("", "-", "0", "run 0"),
+        ("", "-", "", "nothing"),
+        ("", "c", "0 ~p ~c", "run locals/c"),
+        ("", "0", "0 ~p ~c", "run locals/c"),
+        ("", "gone", "0 ~p", "run locals/p"),
+        ("", "gone", "", "nothing"),
+    ];
+    for (marker, booted, good_ones, expected) in rows {
+        let names = ["0", "locals/p", "locals/c"];
+        let good_ones = complete(good_ones);
+        let local = |name: &str| id(&format!("locals/{name}"));
+        let mut named = marker.split_whitespace().map(local);
+        let marked = Marker {
+            committed: named.next(),
+            previous: named.next(),
+            ..Marker::default()
+        };
+        let verdicts = names.map(|name| match good_ones.iter().any(|good| good == name) {
+            true => good(name, "k"),
+            false => bad(name),
+        });
+        let missing = ["gone", "gone2"].map(|name| {
+            let verdict = Verdict::BadManifest("it is not there".to_owned());
+            (local(name), verdict)
+        });
+        let facts = Facts {
+            marker: (!marker.is_empty()).then_some(marked),
+            booted: match booted {
+                "-" => None,
+                "0" => Some(id("0")),
+                name => Some(local(name)),
+            },
+            // One kernel for all: which one runs is told by another table.
+            booted_fingerprint: Some(ObjectId::of(b"k")),
+            verdicts: verdicts.into_iter().chain(missing).collect(),
+            ..facts()
+        };
+        let row = format!("marker {marker:?}, booted {booted}, complete {good_ones:?}");
+        let boot = boot(&facts);
+        assert_eq!(started(&boot), expected, "{row}");
+        let confirmed = written(&boot).iter().any(|it| it.starts_with("confirm"));
+        let runs = expected.strip_prefix("run ");
+        let other = booted != "-"
+            && runs.is_some()
+            && facts.booted.as_ref().map(RevisionId::as_str) != runs;
+        assert_eq!(confirmed, other, "the boot loader is told of it: {row}");
+    }
 }

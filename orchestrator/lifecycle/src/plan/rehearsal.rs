@@ -115,7 +115,8 @@ pub fn rehearse(scene: &Scene<'_>) -> Result<Rehearsal, Refused> {
         | Phase::Starting(_)
         | Phase::Observing { .. }
         | Phase::RollingBack { .. }
-        | Phase::ShuttingDown { .. } => Way::Nothing,
+        | Phase::ShuttingDown { .. }
+        | Phase::Clearing { .. } => Way::Nothing,
     };
     if way != Way::Nothing {
         let (revision, bad) = (revision.clone(), Vec::new());
@@ -172,6 +173,7 @@ fn boot(stage: &mut Stage<'_>, scene: &Scene<'_>) {
         tries: settings.tries,
         cannot_count: None,
         next_failure: 0,
+        reset: None,
     });
     let Decision::Boot(boot) = decision else {
         return;

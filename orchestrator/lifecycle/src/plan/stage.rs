@@ -141,6 +141,7 @@ impl<'a> Stage<'a> {
                 Effect::Answer(Ok(()))
                 | Effect::Gate(..)
                 | Effect::Owe(_)
+                | Effect::StartAgain
                 | Effect::Verify(_)
                 | Effect::Tell(..) => {}
             }

@@ -43,7 +43,9 @@ impl Update {
                 self.give_up_asked(now, attempt)
             }
             Phase::RollingBack { .. } => vec![Effect::Answer(Ok(()))],
-            Phase::ShuttingDown { .. } => vec![Effect::Answer(Err(Refused::ShuttingDown))],
+            Phase::ShuttingDown { .. } | Phase::Clearing { .. } => {
+                vec![Effect::Answer(Err(Refused::ShuttingDown))]
+            }
         }
     }
 
@@ -198,7 +200,8 @@ impl Update {
                 | Phase::Starting(_)
                 | Phase::Observing { .. }
                 | Phase::RollingBack { .. }
-                | Phase::ShuttingDown { .. },
+                | Phase::ShuttingDown { .. }
+                | Phase::Clearing { .. },
             ) => Vec::new(),
         }
     }

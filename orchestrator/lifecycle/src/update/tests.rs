@@ -182,7 +182,8 @@ impl Witness {
             Phase::Settled
             | Phase::Verifying { .. }
             | Phase::RollingBack { .. }
-            | Phase::ShuttingDown { .. } => None,
+            | Phase::ShuttingDown { .. }
+            | Phase::Clearing { .. } => None,
         };
         self.held = match (trial, summary.reached, self.held.take()) {
             (Some(trial), true, Some((held, since))) if held == trial => Some((trial, since)),
@@ -227,6 +228,7 @@ impl Witness {
                 Effect::Verify(_)
                 | Effect::Settle
                 | Effect::StopAll
+                | Effect::StartAgain
                 | Effect::Retain
                 | Effect::Tell(..) => {}
             }
@@ -263,7 +265,12 @@ impl Witness {
                 }
             }
             Write::Done(revision) => assert_eq!(self.durable.committed, Some(revision)),
-            Write::Confirm(_) | Write::Arm(_) | Write::Current(_) | Write::Failure(_) => {}
+            Write::Confirm(_)
+            | Write::Arm(_)
+            | Write::Reset(_)
+            | Write::ForgetReset
+            | Write::Current(_)
+            | Write::Failure(_) => {}
         }
     }
 }

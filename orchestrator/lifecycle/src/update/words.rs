@@ -5,7 +5,7 @@ use std::time::Duration;
 use model::failure::{BadObject, Cause};
 use model::marker::Marker;
 use model::progress::Progress;
-use model::{ContainerName, Instant, ObjectId, RevisionId};
+use model::{ContainerName, Instant, ObjectId, Reset, RevisionId};
 
 use crate::containers::{Mode, Summary};
 use crate::runtime::Ending;
@@ -111,6 +111,11 @@ pub enum Phase {
         /// Not waited for longer than this.
         until: Instant,
     },
+    /// Containers are being stopped, then the start is gone through again, which carries out a reset.
+    Clearing {
+        /// Not waited for longer than this.
+        until: Instant,
+    },
 }
 
 /// What happened.
@@ -135,6 +140,8 @@ pub enum Event {
     GateFailed(Gate, String),
     /// The boot is to end.
     Shutdown(Ending),
+    /// A reset to the factory revision is durable: nothing may run while it is carried out.
+    Clear,
 }
 
 /// Which step waits for a durable write.
@@ -167,6 +174,10 @@ pub enum Write {
     Confirm(RevisionId),
     /// The boot loader starts this one next, once.
     Arm(RevisionId),
+    /// What a reset removes is gone, and the record of the reset after it.
+    Reset(Reset),
+    /// The record of a reset is gone, and nothing was removed for it.
+    ForgetReset,
 }
 
 /// What the life cycle knows of a failure.
@@ -227,6 +238,8 @@ pub enum Effect {
     StopAll,
     /// End the boot.
     End(Ending),
+    /// Go through the start again: nothing runs any more, or not for long.
+    StartAgain,
     /// Tell the one who asked.
     Answer(Result<(), Refused>),
     /// Remove what is not needed any more.

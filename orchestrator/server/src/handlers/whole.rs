@@ -47,6 +47,9 @@ pub(super) async fn command(asked: &mut Asked<'_, '_>) -> Result<Answer, Problem
         Op::RunGc => Command::Collect,
         Op::UpdateMetadata => Command::UpdateMetadata(metadata(&body)?),
         Op::Rollback => Command::Rollback,
+        Op::FactoryReset => Command::FactoryReset {
+            wipe_volumes: wipes_volumes(&body)?,
+        },
         Op::DisableSsh => return Ok(Answer::done()),
         Op::Unclaim => return unclaim(asked),
         Op::EnableSsh => {
@@ -96,6 +99,17 @@ fn revision(body: &CommandBody) -> Result<RevisionId, Problem> {
             format!("the payload is no revision: {error}"),
         )
     })
+}
+
+fn wipes_volumes(body: &CommandBody) -> Result<bool, Problem> {
+    match body.payload_text().as_str() {
+        "" | "keep-volumes" => Ok(false),
+        "wipe-volumes" => Ok(true),
+        _ => {
+            let detail = "the payload of FACTORY_RESET is keep-volumes or wipe-volumes";
+            Err(Problem::new(Code::BadCommand, detail))
+        }
+    }
 }
 
 fn metadata(body: &CommandBody) -> Result<BTreeMap<MetaKey, Vec<u8>>, Problem> {

@@ -608,6 +608,7 @@ impl Keeper {
             Command::Reboot(_)
             | Command::PowerOff(_)
             | Command::MakeFactory(_)
+            | Command::FactoryReset { .. }
             | Command::Collect
             | Command::UpdateMetadata(_) => {}
         }

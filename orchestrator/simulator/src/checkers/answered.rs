@@ -104,6 +104,14 @@ impl Answered {
             Request::Command(Command::MakeFactory(_)) => {
                 self.forget_revision(&RevisionId::factory());
             }
+            Request::Command(Command::FactoryReset { wipe_volumes }) => {
+                self.accepted = None;
+                self.files.retain(|path, promise| {
+                    let goes =
+                        path.starts_with("trails/") || *wipe_volumes && path.starts_with("meta/");
+                    *promise == Promise::Absent || !goes
+                });
+            }
             Request::Command(Command::UpdateMetadata(map)) => {
                 for key in map.keys() {
                     self.files.remove(&format!("meta/device/{}", key.as_str()));
@@ -187,6 +195,7 @@ impl Answered {
                 | Command::Reboot(_)
                 | Command::PowerOff(_)
                 | Command::MakeFactory(_)
+                | Command::FactoryReset { .. }
                 | Command::Collect,
             )
             | Request::Control { .. }

@@ -10,7 +10,7 @@ use model::{ContainerName, Goal, RevisionId};
 
 use super::{Checker, Facts, Rest};
 use crate::machine::TrueTime;
-use device::handle::{Action, Request};
+use device::handle::{Action, Command, Request};
 
 #[derive(Debug, Clone)]
 struct Held {
@@ -139,6 +139,10 @@ impl Checker for Committed {
                 Action::Stop => self.stopped.insert(container.clone()),
                 Action::Start | Action::Restart => self.stopped.remove(container),
             };
+        }
+        if let Request::Command(Command::FactoryReset { .. }) = request {
+            // Proven when it was made revision 0, in this life or at the factory.
+            self.ever.insert(RevisionId::factory());
         }
     }
 

@@ -89,6 +89,7 @@ impl Checker for Finished {
             Request::Command(Command::MakeFactory(_)) => {
                 self.again.insert(RevisionId::factory(), 2);
             }
+            Request::Command(Command::FactoryReset { .. }) => self.accepted.clear(),
             Request::Command(
                 Command::Reboot(_)
                 | Command::PowerOff(_)
