@@ -38,6 +38,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("bridge", &[]),
     ("inside", &[]),
     ("acceptance", &[]),
+    ("clouds", &[]),
     ("benches", &["acceptance", "lifecycle", "model"]),
 ];
 
