@@ -23,6 +23,7 @@ fn the_page_of_settings_is_fresh() {
             Kind::Duration(from, to) => format!("time, {from}s to {to}s"),
             Kind::Flag => "true, false".to_owned(),
             Kind::Word(words) => words.join(", "),
+            Kind::Device => "LABEL=, UUID=, PARTLABEL=, PARTUUID= or a path below /dev".to_owned(),
         };
         let pantavisor = setting
             .pantavisor()

@@ -30,6 +30,13 @@ pub enum Invocation {
         /// The working folder of the factory revision.
         folder: PathBuf,
     },
+    /// Run the device below our own init.
+    Device {
+        /// What the init sees as well.
+        config: Box<Config>,
+        /// The open watchdog's descriptor.
+        watchdog: Option<i32>,
+    },
     /// Be the log process.
     Logger {
         /// The folder in which it meets the orchestrator.
@@ -39,6 +46,21 @@ pub enum Invocation {
 
 /// The subcommand with which this program starts itself as the log process.
 pub const LOGGER: &str = "logger";
+
+/// The subcommand with which the init starts itself as the device process; its one argument is the watchdog's descriptor.
+pub(crate) const DEVICE: &str = "device";
+/// What makes the first process of a container an init.
+pub const INIT: &str = "--init";
+/// Exit code: the device asks for the machine to be switched off.
+pub(crate) const EXIT_POWER_OFF: i32 = 3;
+/// Exit code: the device asks for the machine to be started again.
+pub(crate) const EXIT_REBOOT: i32 = 4;
+
+/// `/proc/cmdline`; empty where it may not be read. What is not UTF-8 is replaced, so that the rest of it counts.
+pub fn kernel_command_line() -> String {
+    let bytes = std::fs::read("/proc/cmdline").unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
 
 /// The command as clap knows it; also the source of the man page.
 pub fn command() -> Command {
@@ -86,6 +108,12 @@ pub fn command() -> Command {
                     .value_hint(ValueHint::DirPath),
             ),
     );
+    command = command.subcommand(
+        Command::new(DEVICE)
+            .about("Runs the device below our own init; started by coxswain itself")
+            .hide(true)
+            .arg(Arg::new("watchdog").value_parser(clap::value_parser!(i32))),
+    );
     for setting in SETTINGS {
         let value_name = match setting.kind {
             Kind::Text => "TEXT",
@@ -94,6 +122,7 @@ pub fn command() -> Command {
             Kind::Duration(..) => "TIME",
             Kind::Flag => "true|false",
             Kind::Word(_) => "WORD",
+            Kind::Device => "DEVICE",
         };
         let default = if setting.default.is_empty() {
             "none"
@@ -203,6 +232,14 @@ pub fn parse(
             folder: folder.map(PathBuf::from).unwrap_or_default(),
         });
     }
+    if let Some((DEVICE, device)) = matches.subcommand() {
+        // The init has told what is wrong with them.
+        let (config, _) = Config::of_init(&environment.kernel_command_line);
+        return Ok(Invocation::Device {
+            config: Box::new(config),
+            watchdog: device.get_one::<i32>("watchdog").copied(),
+        });
+    }
     Ok(Invocation::Run(Box::new(layers(&matches, environment)?)))
 }
 
@@ -248,6 +285,7 @@ mod tests {
                 config.text("storage"),
                 folder.display()
             )),
+            Invocation::Device { config, .. } => Ok(*config),
         }
     }
 
@@ -265,6 +303,14 @@ mod tests {
         .unwrap();
         assert_eq!(config.duration("commit-delay").as_secs(), 2);
         assert_eq!(config.number("tries"), 7);
+    }
+
+    #[test]
+    fn below_our_own_init() {
+        let config = run(&["device", "7"], &[("COXSWAIN_TRIES", "no")]).unwrap();
+        assert_eq!(config.text("storage"), "/storage");
+        assert_eq!(config.number("tries"), 7);
+        assert!(run(&["device", "x"], &[]).is_err());
     }
 
     #[test]

@@ -94,6 +94,21 @@ impl Config {
         }
     }
 
+    /// The defaults of a machine whose init this is, with the file and the kernel command line laid over them; and what of those
+    /// cannot be used. Nothing that stands in them stops a start.
+    pub fn of_init(cmdline: &str) -> (Self, Vec<ConfigError>) {
+        let mut config = Self::defaults();
+        for (name, value) in [("storage", "/storage"), ("watchdog", "always")] {
+            config
+                .set(name, value, Source::Default)
+                .expect("a test sets them");
+        }
+        let mut problems =
+            sources::add_file_as_far_as_good(&mut config, crate::cli::CONFIG_FILE.as_ref());
+        problems.extend(sources::add_kernel_command_line(&mut config, cmdline));
+        (config, problems)
+    }
+
     /// Sets one value.
     ///
     /// # Errors
@@ -211,6 +226,16 @@ mod tests {
         assert_eq!(config.duration("commit-delay"), Duration::from_secs(7));
         assert_eq!(config.get("commit-delay").source, Source::Environment);
         assert_eq!(config.get("tries").source, Source::Default);
+    }
+
+    #[test]
+    fn an_init_has_defaults_of_its_own() {
+        let (config, problems) = Config::of_init("coxswain.tries=0 coxswain.watchdog-timeout=12s");
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert_eq!(config.text("storage"), "/storage");
+        assert_eq!(config.get("storage").source, Source::Default);
+        assert_eq!(config.text("watchdog"), "always");
+        assert_eq!(config.duration("watchdog-timeout").as_secs(), 12);
     }
 
     #[test]

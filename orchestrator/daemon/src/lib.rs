@@ -8,15 +8,27 @@ pub mod config;
 mod event_loop;
 mod figures;
 mod identify;
+pub mod init;
 mod jobs;
+mod kept;
 mod loader;
 mod machine;
 pub mod make_storage;
 mod meta_files;
+pub mod modprobe;
+mod phases;
 mod power;
 mod run;
 mod service;
 mod shown;
+mod watchdog;
 
 pub use power::exit_code;
-pub use run::{RunError, run};
+pub use run::{RunError, run, run_below_init};
+
+/// Tells a person what is wrong, on standard error.
+pub fn complain(text: &str) {
+    use std::io::Write as _;
+    // Nobody may be there to read it.
+    drop(writeln!(std::io::stderr(), "coxswain: {text}"));
+}

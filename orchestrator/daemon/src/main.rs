@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use daemon::cli::{self, CliError, Environment, Invocation};
 use daemon::config::Config;
+use linux::kmsg::{self, Kmsg};
 use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -13,14 +15,26 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    if daemon::modprobe::is_meant(arguments.next().as_ref()) {
+        return daemon::modprobe::run(arguments);
+    }
+    // The kernel gives an init words of its command line as arguments, which are none of ours.
+    let is_asked = arguments
+        .next()
+        .is_some_and(|argument| argument == cli::INIT);
+    if linux::early::is_init() || is_asked && std::process::id() == 1 {
+        daemon::init::run(tell_kernel);
+    }
     let environment = Environment {
         variables: std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect(),
-        kernel_command_line: std::fs::read_to_string("/proc/cmdline").unwrap_or_default(),
+        kernel_command_line: cli::kernel_command_line(),
     };
     match cli::parse(std::env::args_os(), environment) {
         Ok(Invocation::Run(config)) => run(*config),
+        Ok(Invocation::Device { config, watchdog }) => device(*config, watchdog),
         Ok(Invocation::Logger { folder }) => keep_logs(folder),
         Ok(Invocation::Check { storage, json }) => {
             let (text, code) = daemon::check::check(&storage, json);
@@ -87,6 +101,56 @@ fn run(config: Config) -> ExitCode {
     }
 }
 
+/// The device below our own init.
+fn device(config: Config, watchdog: Option<i32>) -> ExitCode {
+    tell_kernel(config.text("log-level"));
+    match daemon::run_below_init(config, watchdog) {
+        Ok(ending) => daemon::exit_code(ending),
+        Err(error) => {
+            tracing::error!("{}", explain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// To the kernel's log, each line with its own level; to standard error where that cannot be had.
+fn tell_kernel(level: &str) {
+    let Ok(log) = Kmsg::open() else {
+        tell(level);
+        return;
+    };
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(KernelLog(log))
+        .with_ansi(false)
+        .without_time()
+        .with_level(false)
+        .with_target(false)
+        .log_internal_errors(false);
+    tracing_subscriber::registry()
+        .with(lines)
+        .with(levels(level))
+        .init();
+}
+
+struct KernelLog(Kmsg);
+
+impl<'a> MakeWriter<'a> for KernelLog {
+    type Writer = kmsg::Lines;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        self.0.at(kmsg::Level::Info)
+    }
+
+    fn make_writer_for(&'a self, about: &tracing::Metadata<'_>) -> Self::Writer {
+        self.0.at(match *about.level() {
+            tracing::Level::ERROR => kmsg::Level::Error,
+            tracing::Level::WARN => kmsg::Level::Warning,
+            tracing::Level::INFO => kmsg::Level::Info,
+            tracing::Level::DEBUG | tracing::Level::TRACE => kmsg::Level::Debug,
+        })
+    }
+}
+
 /// Our own crates at the level that was asked for; libraries stay at warnings.
 fn levels(level: &str) -> Targets {
     let level = level.parse().unwrap_or(LevelFilter::INFO);
@@ -106,11 +170,15 @@ fn levels(level: &str) -> Targets {
 }
 
 fn complain(error: &dyn std::error::Error) {
-    let mut text = format!("coxswain: {error}");
+    daemon::complain(&explain(error));
+}
+
+fn explain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
         text.push_str(&format!(": {error}"));
         cause = error.source();
     }
-    drop(writeln!(std::io::stderr(), "{text}"));
+    text
 }

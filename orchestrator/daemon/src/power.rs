@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use device::ports::{Ending, Power};
 
+use crate::cli::{EXIT_POWER_OFF, EXIT_REBOOT};
+
 /// Under another init: the loop's thread ends, and `main` leaves with the code that says why.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ProcessPower {
@@ -30,7 +32,11 @@ pub fn exit_code(ending: Ending) -> ExitCode {
         Ending::Stop {
             containers_keep_running: _,
         } => ExitCode::SUCCESS,
-        Ending::PowerOff => ExitCode::from(3),
-        Ending::Reboot => ExitCode::from(4),
+        Ending::PowerOff => code(EXIT_POWER_OFF),
+        Ending::Reboot => code(EXIT_REBOOT),
     }
+}
+
+fn code(code: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(code).expect("exit codes are small"))
 }

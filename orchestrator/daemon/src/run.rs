@@ -17,6 +17,7 @@ use linux::clock::SystemClock;
 use linux::disk::LinuxDisk;
 use linux::facts::Facts;
 use linux::gauges::MachineGauges;
+use linux::watchdog::Hardware;
 use server::{Server, Socket, Timeouts};
 use store::Store;
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,12 +28,13 @@ use crate::event_loop;
 use crate::figures::KernelFigures;
 use crate::identify::ByPlace;
 use crate::jobs::Worker;
+use crate::kept;
 use crate::loader::{self, LoaderError, MachineLoader};
 use crate::machine::{Drivers, Host};
 use crate::meta_files;
 use crate::power::ProcessPower;
-use crate::service::NoWatchdog;
 use crate::shown::{ShownSettings, with_user_meta};
+use crate::watchdog::LoopWatchdog;
 
 /// Why the device could not be brought up.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +80,7 @@ pub enum RunError {
     Server(#[from] server::StartError),
 }
 
-/// The machine under another init.
+/// The machine, whoever its init is.
 #[derive(Debug)]
 struct Machine;
 
@@ -90,7 +92,7 @@ impl World for Machine {
     type Bootloader = MachineLoader;
     type Power = ProcessPower;
     type Gauges = MachineGauges;
-    type Watchdog = NoWatchdog;
+    type Watchdog = LoopWatchdog;
 }
 
 /// Runs the device until it has ended.
@@ -98,7 +100,43 @@ impl World for Machine {
 /// # Errors
 /// Something that the device cannot do without could not be made.
 pub fn run(config: Config) -> Result<Ending, RunError> {
-    let config = Arc::new(config);
+    run_with(Arc::new(config), LoopWatchdog::default())
+}
+
+/// The same below our own init, which hands over the open watchdog.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_below_init(config: Config, watchdog: Option<i32>) -> Result<Ending, RunError> {
+    let until_up = config.text("watchdog") == "startup";
+    let watchdog = match watchdog.map(Hardware::adopt) {
+        None => LoopWatchdog::default(),
+        Some(Ok(hardware)) => LoopWatchdog::over(hardware, until_up),
+        Some(Err(error)) => {
+            tracing::error!("no watchdog: {}", store::explain(&error));
+            LoopWatchdog::default()
+        }
+    };
+    keep_time(config.path("storage"));
+    run_with(Arc::new(config), watchdog)
+}
+
+/// Keeps the time for the next boot, every now and then. The thread ends with the process.
+fn keep_time(storage: PathBuf) {
+    let keep = move || {
+        loop {
+            thread::sleep(kept::INTERVAL);
+            if let Err(error) = kept::keep_time(&storage) {
+                tracing::warn!(%error, "cannot keep the time for the next boot");
+            }
+        }
+    };
+    if let Err(error) = thread::Builder::new().name("clock".to_owned()).spawn(keep) {
+        tracing::warn!(%error, "the time is kept only at the end of a boot");
+    }
+}
+
+fn run_with(config: Arc<Config>, watchdog: LoopWatchdog) -> Result<Ending, RunError> {
     let storage = config.path("storage");
     let run_dir = config.path("run-dir");
     let socket = config.path("socket");
@@ -142,7 +180,7 @@ pub fn run(config: Config) -> Result<Ending, RunError> {
             what: "the asynchronous run time",
             source,
         })?;
-    let ending = bring_up(&config, &tokio, opened, &run_dir, socket);
+    let ending = bring_up(&config, &tokio, opened, &run_dir, watchdog);
     // What is still running on it is idle connections and followers; they end with it.
     tokio.shutdown_timeout(Duration::from_millis(500));
     ending
@@ -153,9 +191,9 @@ fn bring_up(
     tokio: &tokio::runtime::Runtime,
     opened: store::Opened<LinuxDisk>,
     run_dir: &Path,
-    socket: PathBuf,
+    watchdog: LoopWatchdog,
 ) -> Result<Ending, RunError> {
-    let storage = config.path("storage");
+    let (storage, socket) = (config.path("storage"), config.path("socket"));
     let (events, queue) = channel();
     let sender = events.clone();
     let handle = Handle::new(move |request, reply| {
@@ -190,7 +228,7 @@ fn bring_up(
     })?;
 
     let power = ProcessPower::default();
-    let cmdline = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    let cmdline = crate::cli::kernel_command_line();
     let bootloader = loader::set_up(config, &opened.store, &cmdline)?;
     let ports: Ports<Machine> = Ports {
         runtime,
@@ -199,7 +237,7 @@ fn bring_up(
         bootloader,
         power: power.clone(),
         gauges: MachineGauges::new(&storage),
-        watchdog: NoWatchdog,
+        watchdog: watchdog.clone(),
     };
     let store = opened.store.clone();
     let device = Device::new(opened, ports, settings(config), handle.clone());
@@ -214,7 +252,9 @@ fn bring_up(
         .name("loop".to_owned())
         .spawn(move || {
             // The receiver waits until this is told; it is gone only when the process ends.
-            ended.send(event_loop::run(device, &queue, &power)).ok();
+            ended
+                .send(event_loop::run(device, &queue, &power, &watchdog))
+                .ok();
         })
         .map_err(|source| RunError::Start {
             what: "the loop",

@@ -1,6 +1,6 @@
-//! Ports of a device that runs under another init: no boot loader of ours, no hardware watchdog.
+//! Port of a device whose boot loader is not ours.
 
-use device::ports::{Bootloader, Watchdog};
+use device::ports::Bootloader;
 use model::RevisionId;
 
 /// The machine's boot loader is not ours. The marker alone says what runs; a revision that changes `bsp/` is refused nothing here, its
@@ -23,12 +23,4 @@ impl Bootloader for NoBootloader {
     fn confirm(&mut self, _committed: &RevisionId) -> Result<(), String> {
         Ok(())
     }
-}
-
-/// The other init has the watchdog.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct NoWatchdog;
-
-impl Watchdog for NoWatchdog {
-    fn kick(&mut self) {}
 }

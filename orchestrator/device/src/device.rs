@@ -176,6 +176,14 @@ impl<W: World> Device<W> {
             .min()
     }
 
+    /// Whether it is decided what runs.
+    pub fn is_up(&self) -> bool {
+        match &self.stage {
+            Stage::Up(_) => true,
+            Stage::New | Stage::Booting(_) | Stage::Ended(_) => false,
+        }
+    }
+
     /// How the boot ended, once it has.
     pub fn ended(&self) -> Option<Ending> {
         match &self.stage {

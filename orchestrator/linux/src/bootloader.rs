@@ -17,7 +17,6 @@ pub mod block_format;
 pub mod entry_format;
 pub mod fw_env;
 pub mod journal;
-mod replace;
 pub mod software;
 pub mod systemd_boot;
 pub mod token;

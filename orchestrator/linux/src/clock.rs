@@ -27,6 +27,18 @@ impl Clock for SystemClock {
     }
 }
 
+/// Sets the wall clock.
+///
+/// # Errors
+/// We may not, or the kernel refuses the time.
+pub fn set_wall(seconds: u64) -> std::io::Result<()> {
+    let time = rustix::time::Timespec {
+        tv_sec: i64::try_from(seconds).map_err(|_| std::io::ErrorKind::InvalidInput)?,
+        tv_nsec: 0,
+    };
+    Ok(rustix::time::clock_settime(ClockId::Realtime, time)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -461,3 +461,9 @@ fn stamp(stat: &rustix::fs::Stat) -> u64 {
     (stat.st_ctime, stat.st_ctime_nsec).hash(&mut hasher);
     hasher.finish()
 }
+
+/// Whether the file system of a folder can be written at all.
+pub fn is_writable(folder: &Path) -> bool {
+    rustix::fs::statvfs(folder)
+        .is_ok_and(|found| !found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+}

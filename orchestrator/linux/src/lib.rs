@@ -1,16 +1,30 @@
 //! The machine: every system call of the workspace is here.
 
+pub mod block;
 pub mod bootloader;
 pub mod cgroup;
+pub mod children;
 pub mod clock;
 pub mod disk;
+pub mod early;
+pub mod ending;
+pub mod entropy;
 pub mod facts;
 pub mod gauges;
+pub mod kmsg;
 pub mod loop_device;
+pub mod module_tree;
 pub mod modules;
 pub mod mounts;
+pub mod network;
+pub mod new_root;
 pub mod peer;
 pub mod pipes;
 pub mod process;
+pub mod replace;
+pub mod signals;
+pub mod storage;
+pub mod terminal;
 pub mod usage;
 pub mod watch;
+pub mod watchdog;

@@ -264,6 +264,15 @@ fn mount_points(table: &[u8]) -> impl Iterator<Item = PathBuf> {
     })
 }
 
+/// Mount point and kind of file system of a line of mountinfo.
+pub(crate) fn of_line(line: &[u8]) -> Option<(PathBuf, String)> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let target = unescape(fields.nth(4)?);
+    let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
+    let kind = String::from_utf8_lossy(kind).into_owned();
+    Some((PathBuf::from(std::ffi::OsString::from_vec(target)), kind))
+}
+
 fn unescape(field: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(field.len());
     let mut rest = field;

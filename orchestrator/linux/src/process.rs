@@ -11,6 +11,8 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
 /// The signal that asks a program to end.
 pub const TERM: Signal = Signal::TERM;
+/// The signal of a person's Ctrl-C.
+pub const INT: Signal = Signal::INT;
 
 /// Makes this process the first of a session of its own, so that the end of another session does not reach it.
 ///

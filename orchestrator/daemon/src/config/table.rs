@@ -17,6 +17,8 @@ pub enum Kind {
     Flag,
     /// One of these words.
     Word(&'static [&'static str]),
+    /// A block device: LABEL=, UUID=, PARTLABEL=, PARTUUID= or a path below /dev; or empty for none.
+    Device,
 }
 
 /// One setting.
@@ -236,6 +238,96 @@ pub const SETTINGS: &[Setting] = &[
         Kind::Text,
         "",
         "Revision whose kernel runs; boot scripts give it as `coxswain.booted=` on the kernel command line.",
+    ),
+    setting(
+        "storage-device",
+        Kind::Device,
+        "",
+        "As init: where the storage is: LABEL=, UUID=, PARTLABEL=, PARTUUID= or a path below /dev. Empty: a folder of the root.",
+    ),
+    setting(
+        "storage-type",
+        Kind::Text,
+        "ext4",
+        "As init: the storage's file system.",
+    ),
+    setting(
+        "storage-wait",
+        Kind::Duration(0, HOUR),
+        "10s",
+        "As init: how long the storage's device may take to appear.",
+    ),
+    setting(
+        "storage-check",
+        Kind::Word(&["auto", "always", "never"]),
+        "auto",
+        "As init: when e2fsck runs before the storage is mounted; auto: when its superblock says that it is due.",
+    ),
+    setting(
+        "storage-grow",
+        Kind::Flag,
+        "true",
+        "As init: let the storage's file system grow to the end of its partition.",
+    ),
+    setting(
+        "modules",
+        Kind::Text,
+        "",
+        "As init: kernel modules to load, joined by commas, beside those that /etc/coxswain/modules lists.",
+    ),
+    setting(
+        "module-coldplug",
+        Kind::Flag,
+        "true",
+        "As init: load the drivers of the devices that are there at the start.",
+    ),
+    setting(
+        "hostname",
+        Kind::Text,
+        "",
+        "As init: the machine's name. Empty: as /etc/hostname says, else coxswain.",
+    ),
+    setting(
+        "watchdog",
+        Kind::Word(&["disabled", "shutdown", "startup", "always"]),
+        "disabled",
+        "As init: when the hardware watchdog is armed. Under another init disabled; as init the default is always.",
+    ),
+    setting(
+        "watchdog-timeout",
+        Kind::Duration(1, HOUR),
+        "30s",
+        "As init: how long the loop may stand still before the machine is reset; the driver may know only shorter times.",
+    ),
+    setting(
+        "watchdog-device",
+        Kind::Path,
+        "/dev/watchdog",
+        "As init: the hardware watchdog.",
+    ),
+    setting(
+        "console",
+        Kind::Path,
+        "",
+        "As init: terminal of the emergency console, such as /dev/ttyS0. Whoever reaches it is root. Empty: there is none.",
+    ),
+    setting(
+        "console-when",
+        Kind::Word(&["failure", "always"]),
+        "failure",
+        "As init: when the emergency console is there: when the start fails, or always.",
+    ),
+    setting(
+        "console-program",
+        Kind::Path,
+        "/bin/sh",
+        "As init: what runs on the emergency console.",
+    ),
+    setting(
+        "reboot-kexec",
+        Kind::Flag,
+        "false",
+        "As init: a reboot starts the kernel that was loaded with kexec, if there is one.",
     ),
 ];
 

@@ -53,6 +53,13 @@ impl Value {
                 _ => Err("use true or false".to_owned()),
             },
             Kind::Word(words) if words.contains(&text) => Ok(Self::Text(text.to_owned())),
+            Kind::Device if text.is_empty() => Ok(Self::Text(String::new())),
+            Kind::Device => match text.parse::<linux::block::Wanted>() {
+                Ok(device) => Ok(Self::Text(device.to_string())),
+                Err(_) => {
+                    Err("use LABEL=, UUID=, PARTLABEL=, PARTUUID= or a path below /dev".to_owned())
+                }
+            },
             Kind::Word(words) => Err(format!("use one of {}", words.join(", "))),
         }
     }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use store::disk::Disk;
 
-use super::replace::replace;
+use crate::replace::replace;
 
 /// Bytes of one copy; U-Boot's are between 4 KiB and 256 KiB.
 pub const AREA_BYTES_MAX: usize = 1 << 20;

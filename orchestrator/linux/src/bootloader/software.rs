@@ -14,8 +14,8 @@ use model::RevisionId;
 use store::disk::{Disk, ReadFile as _, WriteFile as _};
 
 use super::Kernels;
-use super::replace::{folder_of, make_folders};
 use super::token::short_name;
+use crate::replace::{folder_of, make_folders};
 
 /// What a boot file is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

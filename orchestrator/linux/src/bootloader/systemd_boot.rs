@@ -13,10 +13,10 @@ use model::RevisionId;
 use store::disk::Disk;
 
 use super::entry_format::{ENTRY_BYTES_MAX, counter, open, seal};
-use super::replace::replace;
 use super::software::{Copied, Role};
 use super::token::token;
 use super::{Choice, Environment, Found};
+use crate::replace::replace;
 
 const ENTRIES: &str = "loader/entries";
 const COMMITTED: &str = "coxswain.conf";

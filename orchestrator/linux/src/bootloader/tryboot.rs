@@ -15,10 +15,10 @@ use model::RevisionId;
 use store::disk::Disk;
 
 use super::entry_format::{ENTRY_BYTES_MAX, open, seal};
-use super::replace::replace;
 use super::software::{Copied, Role};
 use super::token::token;
 use super::{Choice, Environment, Found};
+use crate::replace::replace;
 
 /// What to pass to `reboot`.
 pub const REBOOT_ARGUMENT: &str = "0 tryboot";

@@ -1,4 +1,4 @@
-//! Replacing one small file on a boot partition: written beside it, synced, renamed, the folder synced.
+//! Replacing one small file outside the store, as on a boot partition: written beside it, synced, renamed, the folder synced.
 //!
 //! The temporary name is the file's own with `.new` behind it, so that a cut leaves at most one such file, which the next write
 //! empties. Boot loaders read no file of such a name.
@@ -9,7 +9,10 @@ use std::path::{Path, PathBuf};
 use store::disk::{Disk, WriteFile as _};
 
 /// Replaces a file, or creates it with the folders above it.
-pub(super) fn replace<D: Disk>(disk: &D, path: &Path, bytes: &[u8]) -> io::Result<()> {
+///
+/// # Errors
+/// As the disk gives them; the file is then the one from before or this one.
+pub fn replace<D: Disk>(disk: &D, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = folder_of(path);
     make_folders(disk, folder)?;
     let mut name = path.as_os_str().to_owned();
@@ -24,7 +27,7 @@ pub(super) fn replace<D: Disk>(disk: &D, path: &Path, bytes: &[u8]) -> io::Resul
 }
 
 /// The folder that a name lies in.
-pub(super) fn folder_of(path: &Path) -> &Path {
+pub(crate) fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         Some(_) | None => Path::new("."),
@@ -32,7 +35,7 @@ pub(super) fn folder_of(path: &Path) -> &Path {
 }
 
 /// Makes sure that a folder and those above it are there, durably.
-pub(super) fn make_folders<D: Disk>(disk: &D, folder: &Path) -> io::Result<()> {
+pub(crate) fn make_folders<D: Disk>(disk: &D, folder: &Path) -> io::Result<()> {
     if folder == Path::new(".") {
         return Ok(());
     }
