@@ -1,6 +1,7 @@
 //! `kill -9` at random moments of an update loop: every run settles in a correct, complete revision.
 //!
-//! `CUTS=n` sets how many kills there are (default 20; tests/run asks for 100). `SEED=n` replays the moments.
+//! `CUTS=n` sets how many kills there are, over all devices of a test (default 20; tests/run asks for 100). `SEED=n` replays the
+//! moments.
 
 use std::time::Duration;
 
@@ -15,13 +16,8 @@ use serde_json::json;
 struct Moments(u64);
 
 impl Moments {
-    fn new() -> Self {
-        let seed = std::env::var("SEED")
-            .ok()
-            .and_then(|text| text.parse().ok());
-        let seed = seed.unwrap_or_else(|| u64::from(std::process::id()) | 1);
-        eprintln!("SEED={seed}");
-        Self(seed)
+    fn of(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 
     fn below(&mut self, limit: u64) -> u64 {
@@ -37,6 +33,27 @@ fn cuts() -> u64 {
         .ok()
         .and_then(|text| text.parse().ok())
         .unwrap_or(20)
+}
+
+/// Devices at the same time: a settling device mostly waits.
+const DEVICES: u64 = 2;
+
+/// Runs `kill` on each device, for its share of the cuts, with moments of its own.
+fn on_each_device(kill: impl Fn(u64, Moments) + Sync) -> u64 {
+    let seed = std::env::var("SEED")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or_else(|| u64::from(std::process::id()));
+    eprintln!("SEED={seed}");
+    let cuts = cuts();
+    std::thread::scope(|scope| {
+        for device in 0..DEVICES {
+            let kill = &kill;
+            let share = cuts * (device + 1) / DEVICES - cuts * device / DEVICES;
+            scope.spawn(move || kill(share, Moments::of(seed.wrapping_add(device))));
+        }
+    });
+    cuts
 }
 
 struct Loop {
@@ -137,42 +154,42 @@ impl Loop {
 #[test]
 fn the_orchestrator_killed_at_random_moments_of_an_update_loop() {
     needs_containers!();
-    let mut moments = Moments::new();
-    let mut device_loop = update_loop();
-    let cuts = cuts();
-    for cut in 0..cuts {
-        device_loop.start_next_update();
-        std::thread::sleep(Duration::from_millis(moments.below(1200)));
-        device_loop.device.kill();
-        std::thread::sleep(Duration::from_millis(moments.below(100)));
-        device_loop.device.spawn();
-        device_loop.device.wait_until_it_answers();
-        // Every third time the next cut comes before the device has settled.
-        if cut % 3 != 2 {
-            device_loop.assert_settled();
+    let cuts = on_each_device(|cuts, mut moments| {
+        let mut device_loop = update_loop();
+        for cut in 0..cuts {
+            device_loop.start_next_update();
+            std::thread::sleep(Duration::from_millis(moments.below(1200)));
+            device_loop.device.kill();
+            std::thread::sleep(Duration::from_millis(moments.below(100)));
+            device_loop.device.spawn();
+            device_loop.device.wait_until_it_answers();
+            // Every third time the next cut comes before the device has settled.
+            if cut % 3 != 2 {
+                device_loop.assert_settled();
+            }
         }
-    }
-    device_loop.assert_settled();
+        device_loop.assert_settled();
+    });
     println!("{cuts} kills of coxswain, all settled");
 }
 
 #[test]
 fn containerd_killed_at_random_moments_of_an_update_loop() {
     needs_containers!();
-    let mut moments = Moments::new();
-    let device_loop = update_loop();
-    let cuts = cuts();
-    for _ in 0..cuts {
-        device_loop.start_next_update();
-        std::thread::sleep(Duration::from_millis(moments.below(1200)));
-        let pid = device_loop
-            .device
-            .containerd_pid()
-            .and_then(|pid| Pid::from_raw(pid as i32));
-        if pid.is_none_or(|pid| kill_process(pid, Signal::KILL).is_err()) {
-            println!("containerd was between two lives; this cut hit nothing");
+    let cuts = on_each_device(|cuts, mut moments| {
+        let device_loop = update_loop();
+        for _ in 0..cuts {
+            device_loop.start_next_update();
+            std::thread::sleep(Duration::from_millis(moments.below(1200)));
+            let pid = device_loop
+                .device
+                .containerd_pid()
+                .and_then(|pid| Pid::from_raw(pid as i32));
+            if pid.is_none_or(|pid| kill_process(pid, Signal::KILL).is_err()) {
+                println!("containerd was between two lives; this cut hit nothing");
+            }
+            device_loop.assert_settled();
         }
-        device_loop.assert_settled();
-    }
+    });
     println!("{cuts} kills of containerd, all settled");
 }
