@@ -432,7 +432,7 @@ pub struct Happened {
     pub id: u64,
     /// When.
     pub time: WallTime,
-    /// Stable word: `container-status`, `progress`, `rollback`, `commit`, `removed`, `claim`, `meta`, `reset`, `runtime`, `collected`, `notice`, `shutdown`.
+    /// Stable word: `container-status`, `progress`, `rollback`, `commit`, `removed`, `claim`, `meta`, `reset`, `takeover`, `runtime`, `collected`, `notice`, `shutdown`.
     pub kind: &'static str,
     /// The revision it is about.
     pub revision: Option<RevisionId>,

@@ -19,6 +19,7 @@ pub mod settings;
 pub mod shared;
 mod show;
 mod start;
+mod takeover;
 pub mod updates;
 
 pub use device::{Device, Event};

@@ -13,7 +13,7 @@ use lifecycle::containers::{Containers, Mode, Target};
 use lifecycle::plan::Plan;
 use lifecycle::update::{self, Effect, Running, Update, Write};
 use model::failure::BadObject;
-use model::{Instant, Manifest, Progress, RevisionId};
+use model::{Instant, Manifest, ObjectId, Progress, RevisionId};
 use store::{RevisionError, explain};
 
 use crate::carry::objects_of;
@@ -35,7 +35,7 @@ impl<W: World> Device<W> {
         let marker = match self.store.read_marker() {
             Ok(read) => {
                 self.notices.extend(read.notice);
-                read.marker
+                self.taken_over(read.marker)
             }
             Err(error) => {
                 let error = explain(&error);
@@ -86,8 +86,11 @@ impl<W: World> Device<W> {
         let store = self.store.clone();
         let listed = store.visit_revisions(&mut |entry| {
             let progress = entry.progress.as_deref();
+            let digest = store.manifest_digest(&entry.revision).ok().flatten();
+            // Where Pantavisor put it nobody noted the digest.
+            let found = || Some(ObjectId::of(&store.read_manifest(&entry.revision).ok()?));
             revisions.push(Known {
-                digest: store.manifest_digest(&entry.revision).ok().flatten(),
+                digest: digest.or_else(found),
                 progress: progress.and_then(|bytes| serde_json::from_slice(bytes).ok()),
                 done: entry.done,
                 changed_ms: entry.modified_ms,

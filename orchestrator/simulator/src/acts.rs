@@ -109,6 +109,8 @@ pub struct Life {
     pub spread: Spread,
     /// A mistake that is made on purpose.
     pub bug: Bug,
+    /// Whether cuts begin with the first start, not after it.
+    pub from_start: bool,
 }
 
 /// A disk to start from, and what lies on it.
@@ -118,6 +120,8 @@ pub struct Base {
     pub contents: Contents,
     /// Its revisions.
     pub revisions: Vec<(RevisionId, Rc<Revision>)>,
+    /// What the boot loader starts first, when that is not revision 0.
+    pub armed: Option<RevisionId>,
 }
 
 /// What came of a life.
@@ -159,6 +163,7 @@ impl Base {
         Self {
             contents: Contents::default(),
             revisions: Vec::new(),
+            armed: None,
         }
     }
 
@@ -186,7 +191,49 @@ impl Base {
         Self {
             contents: disk.contents(),
             revisions: vec![(revision, Rc::clone(software))],
+            armed: None,
         }
+    }
+
+    /// The same disk as Pantavisor leaves it when it restarts into `trial`, by which Coxswain comes.
+    ///
+    /// # Panics
+    /// When the disk does not take it.
+    pub fn left_by_pantavisor(&self, trial: &RevisionId, software: &Rc<Revision>) -> Self {
+        let disk = Disk::with(self.contents.clone());
+        let now = model::Instant::ZERO;
+        let store = Store::open(disk.clone(), Options::default(), now).store;
+        for (object, bytes) in &software.objects {
+            upload(&store, *object, bytes, now).expect("it takes it");
+        }
+        let new = NewRevision {
+            revision: trial,
+            manifest: &software.bytes,
+            progress: &Progress::new(State::InProgress, message::TRYING, 0),
+            commit_message: None,
+        };
+        store.put_revision(new).expect("it takes it");
+        drop(store);
+        for folder in ["failures", "meta"] {
+            disk.remove_dir_all(std::path::Path::new(folder))
+                .expect("it is there");
+        }
+        for revision in ["0", trial.as_str()] {
+            // Pantavisor does not keep it.
+            disk.damage(&format!("trails/{revision}/.pvr/json.sha256"), None);
+        }
+        let variables = format!("pv_rev=0\0pv_try={trial}\0\0");
+        let mut revisions = self.revisions.clone();
+        revisions.push((trial.clone(), Rc::clone(software)));
+        let base = Self {
+            contents: disk.contents(),
+            revisions,
+            armed: Some(trial.clone()),
+        };
+        base.with_file("boot/uboot.txt", variables.as_bytes())
+            .with_file("cache/usrmeta/place", b"cellar")
+            .with_file("cache/devmeta/sysinfo", b"old")
+            .with_file(crate::checkers::reset::VOLUME, b"written")
     }
 
     /// The same with one more file, as a container writes it into a volume.
@@ -204,6 +251,7 @@ impl Base {
         Self {
             contents: disk.contents(),
             revisions: self.revisions.clone(),
+            armed: self.armed.clone(),
         }
     }
 
@@ -220,6 +268,7 @@ impl Base {
             boot_loader: Kind::None,
             spread: Spread::Ends,
             bug: Bug::None,
+            from_start: false,
         };
         let choices = Rc::new(RefCell::new(Choices::replay(&[])));
         let outcome = life.live(&choices, Cuts::default(), true);
@@ -236,6 +285,7 @@ impl Base {
         Self {
             contents: disk.contents(),
             revisions,
+            armed: None,
         }
     }
 }
@@ -244,8 +294,10 @@ impl Life {
     /// Lives it: boot, acts, faults stop, rest.
     pub fn live(&self, choices: &Rc<RefCell<Choices>>, cuts: Cuts, logged: bool) -> Outcome {
         let mut world = self.world(choices, logged);
-        world.ensure_started();
-        world.run(world.machine.now() + 2000, |world| world.is_quiet());
+        if !self.from_start {
+            world.ensure_started();
+            world.run(world.machine.now() + 2000, |world| world.is_quiet());
+        }
         world.disk.plan(Plan {
             cut_at: cuts.first,
             fail_at: cuts.fail,
@@ -309,6 +361,9 @@ impl Life {
         }
         if world.loader.is_present() {
             world.loader.is_set_to(&RevisionId::factory());
+            if let Some(armed) = &self.base.armed {
+                world.loader.has_started(armed);
+            }
         }
         world
     }

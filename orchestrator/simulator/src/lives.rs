@@ -120,6 +120,7 @@ impl Lives {
             },
             spread: Spread::Every,
             bug: crate::bugs::Bug::None,
+            from_start: false,
         }
     }
 }

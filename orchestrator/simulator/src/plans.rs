@@ -191,6 +191,7 @@ pub fn hold(seed: u64, logged: bool) -> Result<Compared, String> {
         boot_loader,
         spread: Spread::Ends,
         bug: Bug::None,
+        from_start: false,
     };
     let choices = Rc::new(RefCell::new(Choices::seeded(seed ^ 1)));
     let mut world = life.world(&choices, logged);

@@ -101,6 +101,12 @@ impl Bootloader {
         self.booted = Some(revision.clone());
     }
 
+    /// It was armed by somebody else, and the machine has started it.
+    pub fn has_started(&mut self, trial: &RevisionId) {
+        self.variables.borrow_mut().armed = Some(trial.clone());
+        self.boot();
+    }
+
     /// What starts next; `None` without a boot loader. What is armed starts next or at the boot after it.
     pub fn next(&self) -> Option<RevisionId> {
         let variables = self.variables.borrow();

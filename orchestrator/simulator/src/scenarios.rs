@@ -351,6 +351,7 @@ impl Maker {
             boot_loader: Kind::None,
             spread: Spread::Single,
             bug: crate::bugs::Bug::None,
+            from_start: false,
         };
         self.scenarios.push(Scenario {
             name: name.to_owned(),
@@ -746,6 +747,7 @@ impl Maker {
         let empty = Base::empty();
         self.add("first revision", &empty, &[&good.software], acts, &next);
         let factory = Base::factory(&self.catalogue.factory.clone());
+        self.taken_over();
         let zero = RevisionId::factory();
         self.add(
             "first boot of a factory's disk",
@@ -754,6 +756,31 @@ impl Maker {
             vec![Act::Wait(10_000)],
             &zero,
         );
+    }
+}
+
+impl Maker {
+    /// The first start on a storage of Pantavisor's, cut from its beginning.
+    fn taken_over(&mut self) {
+        let (zero, next) = (RevisionId::factory(), local("next"));
+        let factory = Base::factory(&self.catalogue.factory.clone());
+        for (words, variant, ends_with) in [
+            ("a good revision", "needs a boot", &next),
+            ("one that kills the machine", "kills the machine", &zero),
+        ] {
+            let software = self.variant(variant).software;
+            let base = factory.left_by_pantavisor(&next, &software);
+            let name = format!("Pantavisor's storage taken over by {words}");
+            let acts = vec![Act::Wait(60_000)];
+            let scenario = self.add(&name, &base, &[&software], acts, ends_with);
+            scenario.life.boot_loader = Kind::Once;
+            scenario.life.from_start = true;
+            scenario.two_cuts = true;
+            scenario.may_end_with = vec![zero.clone()];
+            if software.good {
+                scenario.may_end_with.push(next.clone());
+            }
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use model::{Manifest, Marker, ObjectId, Progress, RevisionId, State, limits};
 use crate::disk::{Disk, EntryKind};
 use crate::objects::{Hasher, Verdict, read_through};
 use crate::revisions::PROGRESS_BYTES_MAX;
-use crate::{Failed, Store, absent, explain, failed, layout, marker};
+use crate::{Failed, Store, absent, explain, failed, layout, marker, takeover};
 
 impl<D: Disk> Store<D> {
     /// Verifies objects, each with the manifest key that needs it, and tells those that cannot be used. What was verified since the
@@ -122,6 +122,17 @@ pub fn judge<D: Disk>(disk: &D) -> Result<Judgement, Failed> {
             "{problem}; the next start repairs it from the copy that can be read, if there is one"
         )
     }));
+    let marker = match (marker, &marker_problem) {
+        (None, None) => takeover::find(disk)?.map(|found| {
+            remarks.extend(found.odd.iter().map(|odd| format!("Pantavisor's storage: {odd}")));
+            remarks.push(
+                "Pantavisor left this storage; the first start of coxswain takes it over, and removes nothing of it"
+                    .to_owned(),
+            );
+            found.marker(None, 1)
+        }),
+        (marker, _) => marker,
+    };
     let mut objects = Objects::new(disk);
     let mut revisions = Vec::new();
     for revision in revisions_on(disk)? {

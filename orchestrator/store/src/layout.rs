@@ -32,6 +32,8 @@ pub const STOPPED: &str = "boot/stopped";
 pub const CLAIMS: &str = "boot/claims";
 /// A reset to the factory revision that was accepted.
 pub const RESET: &str = "boot/reset";
+/// Which takeover from Pantavisor the marker is of.
+pub const TAKEOVER: &str = "boot/takeover";
 /// Failure records.
 pub const FAILURES: &str = "failures";
 /// Logs of containers.

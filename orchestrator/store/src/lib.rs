@@ -31,6 +31,7 @@ mod replace;
 mod reset;
 pub mod revisions;
 mod stopped;
+mod takeover;
 pub mod uploads;
 
 pub use check::{Judgement, judge};
@@ -42,6 +43,7 @@ pub use metadata::{MetaError, MetaMap};
 pub use objects::{Hasher, RemoveError, Verdict};
 pub use open::Opened;
 pub use revisions::{NewRevision, RevisionEntry, RevisionError};
+pub use takeover::{Pantavisor, TakeoverRecord};
 pub use uploads::{Begun, HashedUpload, Incoming, Part, UploadError};
 
 use crate::disk::{Disk, Space};
