@@ -6,8 +6,10 @@
 use std::future::Future;
 use std::time::Duration;
 
+use crate::config::Config;
 use crate::deployment::Report;
 use crate::offer::{DeploymentId, Offer};
+use crate::web::Web;
 
 /// Why the cloud is asked now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,6 +109,14 @@ pub enum CloudError {
 
 /// A cloud.
 pub trait Cloud: Send {
+    /// Settings hold from now on: called once at the start, and again whenever user metadata has changed one.
+    ///
+    /// # Errors
+    /// In words: nothing is asked until settings come that can be used.
+    fn configure(&mut self, _config: &Config, _web: &Web) -> Result<(), String> {
+        Ok(())
+    }
+
     /// Asks the cloud what it wants.
     fn poll(
         &mut self,

@@ -7,15 +7,24 @@
 
 #![forbid(unsafe_code)]
 
+pub mod agent;
 pub mod backoff;
+pub mod clock;
 pub mod cloud;
 pub mod config;
 pub mod deployment;
+pub mod device;
+#[cfg(test)]
+mod fake;
+pub mod fetch;
+pub mod keep;
 pub mod limits;
 pub mod offer;
+pub mod payload;
 pub mod schedule;
 pub mod web;
 
+pub use agent::Agent;
 pub use cloud::{Cloud, CloudError, News, Polled, Reported};
 pub use deployment::{Machine, Record};
 pub use offer::{Artifact, DeploymentId, Gate, Link, Offer};

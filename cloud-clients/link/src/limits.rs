@@ -38,3 +38,13 @@ pub const IDLE_CONNECTIONS_MAX: usize = 4;
 pub const IDLE_CONNECTION_TIME: Duration = Duration::from_secs(60);
 /// Bytes of the head of an answer, and of what is read from a connection at once.
 pub const CONNECTION_BUFFER_BYTES: usize = 64 << 10;
+/// How often in a row all links of an artifact may be dead before it counts as gone.
+pub const STALE_ROUNDS_MAX: u32 = 10;
+/// How long fresh links are waited for before the dead ones are tried again.
+pub const LINKS_PATIENCE: Duration = Duration::from_secs(120);
+/// How often bytes with a wrong hash are fetched again.
+pub const BAD_HASHES_MAX: u32 = 3;
+/// How often objects that went away meanwhile are fetched again.
+pub const ROUNDS_MAX: u32 = 3;
+/// How long an upload stays open while nothing comes; the device ends it after a minute.
+pub const UPLOAD_WAITS: Duration = Duration::from_secs(20);

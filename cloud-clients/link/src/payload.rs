@@ -130,7 +130,7 @@ pub fn parse_manifest(bytes: &[u8]) -> Result<Manifest, Vec<String>> {
     Manifest::parse(bytes).map_err(|rejected| {
         let problems = rejected.problems.iter();
         problems
-            .map(|problem| format!("{}: {}", problem.pointer, problem.message))
+            .map(|problem| format!("{}: {}", problem.pointer, problem.detail))
             .collect()
     })
 }
@@ -157,7 +157,10 @@ mod tests {
         for (names, form) in [
             (&["a.tgz"][..], Some(Form::Bundle { archive: 0 })),
             (&["x.SWU"], Some(Form::Bundle { archive: 0 })),
-            (&["x", "Manifest.json"], Some(Form::Separate { manifest: 1 })),
+            (
+                &["x", "Manifest.json"],
+                Some(Form::Separate { manifest: 1 }),
+            ),
             (&["../json"], Some(Form::Separate { manifest: 0 })),
             (&["patch.json", "a.tar"], Some(Form::Patch { patch: 0 })),
             (&["patch.json", "json"], None),
@@ -174,7 +177,10 @@ mod tests {
         };
         assert_eq!(files[0].0, 1);
         let mapped = Form::of(&offer(&["app.tar"]), &rules);
-        assert!(matches!(mapped, Ok(Form::Plain { .. })), "a rule comes first");
+        assert!(
+            matches!(mapped, Ok(Form::Plain { .. })),
+            "a rule comes first"
+        );
     }
 
     #[test]

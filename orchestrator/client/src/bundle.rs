@@ -372,6 +372,15 @@ pub fn copy_hashed(from: &mut dyn Read, to: &mut dyn Write) -> io::Result<Object
     }
 }
 
+/// How a bundle is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Packing {
+    /// As it is: a reader can pass over what it has.
+    Plain,
+    /// Gzip, as `pvr export` does.
+    Gzip,
+}
+
 /// Writes a bundle: the manifest first, then each object once, in the order of their names.
 ///
 /// # Errors
@@ -380,17 +389,38 @@ pub fn write(
     manifest: &Manifest,
     objects: &BTreeMap<ObjectId, PathBuf>,
     path: &Path,
+    packing: Packing,
 ) -> Result<(), BundleError> {
     let unwritable = |source| BundleError::Write {
         path: path.to_owned(),
         source,
     };
-    let file = BufWriter::new(File::create(path).map_err(unwritable)?);
-    // No name, no time, no operating system in the header: the same revision gives the same bytes.
-    let gzip = flate2::GzBuilder::new()
-        .operating_system(255)
-        .write(file, flate2::Compression::default());
-    let mut archive = tar::Builder::new(gzip);
+    let mut file = BufWriter::new(File::create(path).map_err(unwritable)?);
+    match packing {
+        Packing::Plain => write_members(manifest, objects, path, &mut file)?,
+        Packing::Gzip => {
+            // No name, no time, no operating system in the header: the same revision gives the same bytes.
+            let mut gzip = flate2::GzBuilder::new()
+                .operating_system(255)
+                .write(&mut file, flate2::Compression::default());
+            write_members(manifest, objects, path, &mut gzip)?;
+            gzip.finish().map_err(unwritable)?;
+        }
+    }
+    file.flush().map_err(unwritable)
+}
+
+fn write_members(
+    manifest: &Manifest,
+    objects: &BTreeMap<ObjectId, PathBuf>,
+    path: &Path,
+    to: &mut dyn Write,
+) -> Result<(), BundleError> {
+    let unwritable = |source| BundleError::Write {
+        path: path.to_owned(),
+        source,
+    };
+    let mut archive = tar::Builder::new(to);
     let size = manifest.bytes().len() as u64;
     archive
         .append(&header("json", size).map_err(unwritable)?, manifest.bytes())
@@ -403,9 +433,7 @@ pub fn write(
         })?;
         append_object(&mut archive, object, source, path)?;
     }
-    let gzip = archive.into_inner().map_err(unwritable)?;
-    let mut file = gzip.finish().map_err(unwritable)?;
-    file.flush().map_err(unwritable)
+    archive.finish().map_err(unwritable)
 }
 
 fn append_object(
@@ -500,8 +528,8 @@ mod tests {
         let manifest = manifest(&ids);
         let objects = BTreeMap::from([(ids[0], one.clone()), (ids[1], two)]);
         let (file, again) = (home.path().join("a.tgz"), home.path().join("b.tgz"));
-        write(&manifest, &objects, &file).unwrap();
-        write(&manifest, &objects, &again).unwrap();
+        write(&manifest, &objects, &file, Packing::Gzip).unwrap();
+        write(&manifest, &objects, &again, Packing::Gzip).unwrap();
         assert_eq!(
             std::fs::read(&file).unwrap(),
             std::fs::read(&again).unwrap()
@@ -515,9 +543,15 @@ mod tests {
         assert_eq!(files.keys().collect::<Vec<_>>(), [&ids[0]]);
         assert_eq!(std::fs::read(&files[&ids[0]]).unwrap(), b"first");
 
+        write(&manifest, &objects, &again, Packing::Plain).unwrap();
+        let plain = std::fs::read(&again).unwrap();
+        assert!(plain.starts_with(b"json\0") && plain.len() % 512 == 0);
+        let bundle = Bundle::open(&again).unwrap();
+        assert_eq!(bundle.unpack(&wanted, scratch.path()).unwrap().len(), 1);
+
         std::fs::write(&one, b"changed").unwrap();
         assert!(matches!(
-            write(&manifest, &objects, &file),
+            write(&manifest, &objects, &file, Packing::Gzip),
             Err(BundleError::Corrupt { .. })
         ));
     }

@@ -72,6 +72,26 @@ impl Client {
         self.upload(ask).await
     }
 
+    /// Goes on with an upload at `offset`, which is what [`Client::find_object`] told, to the end of the object. What arrives of a
+    /// stream that breaks stays on the device.
+    ///
+    /// # Errors
+    /// See [`Error`]; [`Error::Source`] when the stream failed.
+    pub async fn append_object(
+        &self,
+        object: &ObjectId,
+        offset: u64,
+        body: Outgoing,
+    ) -> Result<(), Error> {
+        if offset == 0 {
+            return self.put_object(object, body).await;
+        }
+        let ask = Ask::new(Method::Patch, format!("/objects/{object}"))
+            .body(body)
+            .header(UPLOAD_OFFSET, HeaderValue::from(offset));
+        self.upload(ask).await
+    }
+
     /// Uploads a file as this object, goes on after a part that is there, and takes the upload up again when the connection
     /// breaks. `progress` is called with the number of bytes that are there; it goes back when a broken attempt lost some.
     ///

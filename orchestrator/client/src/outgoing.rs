@@ -51,7 +51,7 @@ pub struct Gone;
 #[error("the source ended before its announced length")]
 pub struct Closed;
 
-/// Feeds a stream from blocking code.
+/// Feeds a stream. Dropping it before everything was sent breaks the request.
 #[derive(Debug)]
 pub struct ChunkSender(mpsc::Sender<io::Result<Bytes>>);
 
@@ -62,6 +62,14 @@ impl ChunkSender {
     /// Nobody wants more.
     pub fn send(&self, piece: Bytes) -> Result<(), Gone> {
         self.0.blocking_send(Ok(piece)).map_err(|_| Gone)
+    }
+
+    /// As [`ChunkSender::send`], for asynchronous code.
+    ///
+    /// # Errors
+    /// Nobody wants more.
+    pub async fn send_soon(&self, piece: Bytes) -> Result<(), Gone> {
+        self.0.send(Ok(piece)).await.map_err(|_| Gone)
     }
 
     /// Breaks the request because the source failed.

@@ -192,6 +192,9 @@ pub(crate) enum LocalCommand {
     /// Make a revision on this machine: containers from folders or OCI images, bundles to install.
     #[command(subcommand)]
     Revision(crate::author::RevisionCommand),
+    /// Make what is uploaded to a cloud, in one of the forms that every cloud client understands.
+    #[command(subcommand)]
+    Payload(crate::author::PayloadCommand),
     /// Print the completion script for a shell.
     Completions {
         /// The shell.
@@ -557,6 +560,11 @@ mod tests {
             "factory-reset --wipe-volumes",
             "delete locals/x",
             "signal ready",
+            "payload bundle dir out.tar",
+            "payload separate dir out --base old.tgz",
+            "payload patch dir out --container web --remove old",
+            "payload patch dir out --base old",
+            "payload plain dir out web --name root.squashfs",
             "completions bash",
             "man",
         ] {
@@ -588,6 +596,8 @@ mod tests {
             "claims take web",
             "claims renew",
             "claims release x",
+            "payload patch dir",
+            "payload plain dir out a/b",
             "meta user get",
             "meta user get a/b",
             "meta other ls",

@@ -87,6 +87,15 @@ fn local(global: &Global, command: LocalCommand) -> Result<Exit, Failure> {
                 lines.iter().map(|line| clean_lines(line) + "\n").collect()
             })?;
         }
+        LocalCommand::Payload(command) => {
+            let made = command.run()?;
+            print(&if global.json {
+                json_line(&made)
+            } else {
+                let lines = made.lines();
+                lines.iter().map(|line| clean_lines(line) + "\n").collect()
+            })?;
+        }
     }
     Ok(Exit::Good)
 }

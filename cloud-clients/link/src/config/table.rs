@@ -104,6 +104,8 @@ pub const SETTINGS: &[Setting] = &[
     Setting::new("poll-max", Kind::Duration(1, 30 * DAY), "24h", "Longest time between two polls that the cloud can ask for.").with_meta(),
     Setting::new("poll-busy", Kind::Duration(1, DAY), "20s", "Time between two polls while a deployment can still be cancelled; never longer than otherwise.").with_meta(),
     Setting::new("back-off-max", Kind::Duration(1, DAY), "10min", "Longest pause after calls that failed; pauses grow from 1 s, each is random."),
+    Setting::new("metadata-interval", Kind::Duration(1, 3600), "10s", "Time between two looks at user metadata: settings, consent, and `<client>.poll`, which polls at once when it changes."),
+    Setting::new("publish", Kind::Flag, "true", "Tell in device metadata, under `<client>.status`, what the client is doing.").with_meta(),
     // Deployments.
     Setting::new("consent", Kind::Word(&["auto", "ask"]), "auto", "Whether a deployment that leaves it to the device needs a person: `ask` waits for user metadata `<client>.consent` (`ID`, or `deny:ID`).").with_meta(),
     Setting::new("failed-again", Kind::Word(&["refuse", "retry"]), "refuse", "What to do with a new deployment whose manifest has failed on this device before.").with_meta(),
@@ -112,7 +114,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting::new("claim-priority", Kind::Number(0, 1000), "100", "Priority of the claim; the higher one has its way."),
     Setting::new("claim-lease", Kind::Duration(30, DAY), "10min", "Lease of the claim; renewed at a third of it."),
     // Downloads.
-    Setting::new("parallel", Kind::Number(1, 8), "2", "Connections that fetch one artifact; each may use another mirror. 512 KiB of memory each.").with_meta(),
+    Setting::new("parallel", Kind::Number(1, 4), "1", "Connections that fetch one artifact in blocks, over all its mirrors; 512 KiB of memory each.").with_meta(),
     Setting::new("rate-limit", Kind::Number(0, BYTES_MAX), "0", "Bytes per second that downloads may take; 0 for no limit.").with_meta(),
     Setting::new("byte-budget", Kind::Number(0, BYTES_MAX), "0", "Bytes that downloads may take within `byte-budget-time`; 0 for no limit. A download goes on in the next one.").with_meta(),
     Setting::new("byte-budget-time", Kind::Duration(1, 31 * DAY), "24h", "Time after which the byte budget is full again.").with_meta(),

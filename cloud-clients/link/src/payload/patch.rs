@@ -7,8 +7,8 @@
 //!  "web/run.json": {…}, "web/root.squashfs": "<sha256>", "_config/web/etc/web.conf": "<sha256>"}
 //! ```
 //!
-//! `#replace` takes a container's old keys (and its `_config`) away before the new ones come; `#remove` takes containers, folders or keys
-//! away; every other key is set; `null` removes it. What is not spoken of stays byte for byte and where it stands. The same patch
+//! `#replace` takes a container's old keys (with its `_config` and `_sigs`) away before the new ones come; `#remove` takes containers,
+//! folders or keys away; every other key is set; `null` removes it. What is not spoken of stays byte for byte and where it stands. The same patch
 //! on the same revision gives the same bytes, and a patch that is merged already changes nothing. Signatures (`_sigs/…`) are keys
 //! like others: a patch that changes what is signed has to bring the new ones.
 
@@ -169,7 +169,7 @@ fn check_name(list: &'static str, name: &str) -> Result<(), PatchError> {
     Ok(())
 }
 
-/// Whether a key is what a name says: the key itself, what is below the folder, and of a container its configuration too.
+/// Whether a key is what a name says: the key itself, what is below the folder, and of a container its configuration and signature too.
 fn is_of(key: &str, name: &str) -> bool {
     let name = name.strip_suffix('/').unwrap_or(name);
     let below = |key: &str| {
@@ -178,7 +178,13 @@ fn is_of(key: &str, name: &str) -> bool {
                 .strip_prefix(name)
                 .is_some_and(|rest| rest.starts_with('/'))
     };
-    below(key) || (!name.contains('/') && key.strip_prefix("_config/").is_some_and(below))
+    let signature = || {
+        let signed = key.strip_prefix("_sigs/");
+        signed.and_then(|signed| signed.strip_suffix(".json")) == Some(name)
+    };
+    // A signature over what is gone has nothing to say.
+    below(key)
+        || (!name.contains('/') && (key.strip_prefix("_config/").is_some_and(below) || signature()))
 }
 
 #[cfg(test)]
@@ -232,12 +238,27 @@ mod tests {
             (r##"{"#spec":"pantavisor-service-system@1"}"##, "pantavisor"),
             (r##"{"#spec":"coxswain-patch@1"}"##, "changes nothing"),
             (r##"{"#spec":"coxswain-patch@1","#merge":[]}"##, "#merge"),
-            (r##"{"#spec":"coxswain-patch@1","#remove":"web"}"##, "no list"),
-            (r##"{"#spec":"coxswain-patch@1","#remove":["../x"]}"##, "clean"),
+            (
+                r##"{"#spec":"coxswain-patch@1","#remove":"web"}"##,
+                "no list",
+            ),
+            (
+                r##"{"#spec":"coxswain-patch@1","#remove":["../x"]}"##,
+                "clean",
+            ),
             (r##"{"#spec":"coxswain-patch@1","#remove":[""]}"##, "name a"),
-            (r##"{"#spec":"coxswain-patch@1","#remove":["#spec"]}"##, "name a"),
-            (r##"{"#spec":"coxswain-patch@1","#replace":["_config"]}"##, "only containers"),
-            (r##"{"#spec":"coxswain-patch@1","#replace":["bsp"]}"##, "only containers"),
+            (
+                r##"{"#spec":"coxswain-patch@1","#remove":["#spec"]}"##,
+                "name a",
+            ),
+            (
+                r##"{"#spec":"coxswain-patch@1","#replace":["_config"]}"##,
+                "only containers",
+            ),
+            (
+                r##"{"#spec":"coxswain-patch@1","#replace":["bsp"]}"##,
+                "only containers",
+            ),
         ] {
             let error = Patch::parse(patch.as_bytes()).unwrap_err().to_string();
             assert!(error.contains(words), "{patch}: {error}");

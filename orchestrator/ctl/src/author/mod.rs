@@ -7,6 +7,7 @@ mod container;
 mod image;
 mod layers;
 mod oci_image;
+mod payload;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -17,9 +18,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use client::BundleError;
+use client::bundle::Packing;
 use model::manifest::Rejected;
 use model::{Manifest, ObjectId};
 
+pub(crate) use payload::PayloadCommand;
 use working::Working;
 
 use crate::failure::{Exit, Failure};
@@ -172,6 +175,12 @@ pub(crate) enum AuthorError {
         /// The key.
         key: String,
     },
+    /// What a payload was to be made of.
+    #[error("{reason}")]
+    NoPayload {
+        /// What is missing.
+        reason: String,
+    },
     /// Neither folder nor image.
     #[error("give the root file system with --rootfs or --oci")]
     NoRoot,
@@ -260,7 +269,9 @@ impl From<AuthorError> for Failure {
             | AuthorError::NoKey { .. }
             | AuthorError::NoFolder { .. } => Exit::NotFound,
             AuthorError::Exists { .. } | AuthorError::ContainerExists { .. } => Exit::Refused,
-            AuthorError::Name(_) | AuthorError::NoRoot => Exit::Usage,
+            AuthorError::Name(_) | AuthorError::NoRoot | AuthorError::NoPayload { .. } => {
+                Exit::Usage
+            }
             AuthorError::BadJson { .. }
             | AuthorError::NoImage { .. }
             | AuthorError::OddImage { .. }
@@ -328,7 +339,7 @@ impl RevisionCommand {
                 &manifest_of(&other)?,
             )),
             Self::Export { dir, out } => {
-                let manifest = working::export(&dir, &out)?;
+                let manifest = working::export(&dir, &out, Packing::Gzip)?;
                 Ok(vec![format!(
                     "wrote {}: {}",
                     out.display(),

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use client::bundle;
+use client::bundle::{self, Packing};
 use client::{Bundle, BundleError};
 use model::manifest::Value;
 use model::{Manifest, ObjectId};
@@ -194,7 +194,7 @@ pub(super) fn scratch_beside(path: &Path) -> Result<tempfile::TempDir, AuthorErr
 }
 
 /// Writes a bundle.
-pub(super) fn export(path: &Path, out: &Path) -> Result<Manifest, AuthorError> {
+pub(super) fn export(path: &Path, out: &Path, packing: Packing) -> Result<Manifest, AuthorError> {
     let bundle = match Bundle::open(path) {
         Err(BundleError::Manifest { source, .. }) => return Err(AuthorError::Rejected(source)),
         other => other?,
@@ -202,7 +202,7 @@ pub(super) fn export(path: &Path, out: &Path) -> Result<Manifest, AuthorError> {
     let scratch = scratch_beside(out)?;
     let all: BTreeSet<ObjectId> = bundle.manifest().objects().into_keys().collect();
     let files = bundle.unpack(&all, scratch.path())?;
-    bundle::write(bundle.manifest(), &files, out)?;
+    bundle::write(bundle.manifest(), &files, out, packing)?;
     Ok(bundle.manifest().clone())
 }
 
