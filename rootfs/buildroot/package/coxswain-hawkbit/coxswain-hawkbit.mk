@@ -11,4 +11,10 @@ define COXSWAIN_HAWKBIT_INSTALL_TARGET_CMDS
 		$(TARGET_DIR)/usr/bin/coxswain-hawkbit
 endef
 
+define COXSWAIN_HAWKBIT_INSTALL_INIT_SYSTEMD
+	mkdir -p $(TARGET_DIR)/usr/lib/systemd/system
+	sed 's/@CLOUD@/hawkbit/g' $(@D)/rootfs/systemd/coxswain-cloud.service \
+		>$(TARGET_DIR)/usr/lib/systemd/system/coxswain-hawkbit.service
+endef
+
 $(eval $(cargo-package))

@@ -1,5 +1,4 @@
 SUMMARY = "Client of Eclipse hawkBit for devices that run Coxswain"
-COXSWAIN_PACKAGE = "coxswain-hawkbit"
-COXSWAIN_MEMBER = "cloud-clients/hawkbit"
+COXSWAIN_CLOUD = "hawkbit"
 
-require coxswain.inc
+require coxswain-cloud.inc
