@@ -2,8 +2,9 @@
 //!
 //! Writes stay in memory until the guest flushes them (or asks for forced unit access). At a cut each sector that was not flushed is
 //! kept or lost by itself, so writes are lost, reordered and torn at sectors of 512 bytes. A cut at a random time hardly ever finds
-//! anything in the cache, so a [`Fuse`] cuts just before a flush, when it is full. Not modelled: sectors torn in themselves, disks that
-//! lie about a flush, flash that loses old data while it writes new data.
+//! anything in the cache, so a [`Fuse`] cuts just before a flush, when it is full. A flush covers what was answered before it was asked
+//! for, and nothing else: what arrives together with it stays in the cache. All of it can be recorded ([`Recorder`]). Not modelled:
+//! sectors torn in themselves, flash that loses old data while it writes new data.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -18,11 +19,16 @@ use std::thread::JoinHandle;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::moments::Moments;
+use rustix::net::{RecvFlags, recv};
 
-const SECTOR: usize = 512;
+use crate::moments::Moments;
+use crate::record::Recorder;
+
+pub(crate) const SECTOR: usize = 512;
 /// A real cache is bounded too, and writes back what it has no room for: here 64 MiB.
 const CACHED_SECTORS_MAX: usize = 128 * 1024;
+/// Requests that are taken together when they are there together.
+const BATCH_MAX: usize = 64;
 /// What one request may carry; QEMU's own limit.
 const REQUEST_BYTES_MAX: u32 = 32 << 20;
 
@@ -39,6 +45,7 @@ pub(crate) struct Disk {
     bytes: u64,
     cache: BTreeMap<u64, [u8; SECTOR]>,
     flushes: u64,
+    recorder: Option<Recorder>,
 }
 
 /// Cuts the power at a flush: just before the n-th from now on that would write something.
@@ -74,15 +81,16 @@ pub(crate) struct Cut {
 impl Disk {
     /// An empty disk with an ext4 file system.
     pub(crate) fn formatted(path: &Path, bytes: u64) -> Self {
-        let durable = OpenOptions::new()
-            .create_new(true)
-            .read(true)
-            .write(true)
-            .open(path)
-            .expect("a file for the disk");
-        durable.set_len(bytes).expect("a sparse file");
+        Self::format(path, bytes, &["-E", "lazy_itable_init=1"])
+    }
+
+    /// A disk whose file system was made with these options of `mkfs.ext4`.
+    pub(crate) fn format(path: &Path, bytes: u64, options: &[&str]) -> Self {
+        let file = File::create_new(path).expect("a file for the disk");
+        file.set_len(bytes).expect("a sparse file");
         let output = Command::new("mkfs.ext4")
-            .args(["-q", "-F", "-E", "lazy_itable_init=1"])
+            .args(["-q", "-F"])
+            .args(options)
             .arg(path)
             .output()
             .expect("Debian's e2fsprogs is installed");
@@ -91,13 +99,32 @@ impl Disk {
             "{}",
             String::from_utf8_lossy(&output.stderr)
         );
+        Self::on(path)
+    }
+
+    /// The disk whose content is this file.
+    pub(crate) fn on(path: &Path) -> Self {
+        let durable = OpenOptions::new().read(true).write(true).open(path);
+        let durable = durable.expect("the disk's file");
+        let bytes = durable.metadata().expect("the disk's file").len();
         Self {
             path: path.to_owned(),
             durable,
             bytes,
             cache: BTreeMap::new(),
             flushes: 0,
+            recorder: None,
         }
+    }
+
+    /// Everything that happens to it from now on is recorded.
+    pub(crate) fn record(&mut self, recorder: Recorder) {
+        self.recorder = Some(recorder);
+    }
+
+    /// The file with what is on the medium.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Flushes that the guest asked for since the disk was made.
@@ -110,13 +137,18 @@ impl Disk {
         // All, none and any share in between: each finds faults of its own.
         let kept_of_eight = moments.below(9);
         let mut cut = Cut { kept: 0, lost: 0 };
+        let mut kept = Vec::new();
         for (sector, data) in std::mem::take(&mut self.cache) {
             if moments.below(8) < kept_of_eight {
                 self.store(sector, &data).expect("the disk's file takes it");
-                cut.kept += 1;
+                kept.push((sector, data));
             } else {
                 cut.lost += 1;
             }
+        }
+        cut.kept = kept.len();
+        if let Some(recorder) = &self.recorder {
+            recorder.cut(kept);
         }
         cut
     }
@@ -124,6 +156,9 @@ impl Disk {
     /// A controlled switch-off: the guest has flushed, or the disk does it now, as disks do on a clean power-down.
     pub(crate) fn settle(&mut self) {
         self.flush().expect("the disk's file takes it");
+        if let Some(recorder) = &self.recorder {
+            recorder.flush();
+        }
     }
 
     /// What the file system's own check says of the medium; `None` when nothing is wrong once the journal is replayed.
@@ -200,11 +235,20 @@ impl Disk {
         if !aligned || end.is_none_or(|end| end > self.bytes) {
             return INVALID;
         }
+        let recorder = self.recorder.as_ref();
         let done = match request.kind {
             Kind::Read => self.read(request.offset, data),
-            Kind::Write { durable } => self.write(request.offset, data, durable),
+            Kind::Write { durable } => {
+                if let Some(recorder) = recorder {
+                    recorder.write(request.offset, data, durable);
+                }
+                self.write(request.offset, data, durable)
+            }
             Kind::Flush => {
                 self.flushes += 1;
+                if let Some(recorder) = recorder {
+                    recorder.flush();
+                }
                 self.flush()
             }
             Kind::Disconnect => Ok(()),
@@ -299,44 +343,60 @@ struct Request {
     cookie: [u8; 8],
     offset: u64,
     length: u32,
+    /// What to write, or room for what is read.
+    data: Vec<u8>,
 }
 
-fn transmit(
-    mut stream: &UnixStream,
-    disk: &mut Disk,
-    fuse: &Fuse,
-    cut: &dyn Fn(),
-) -> io::Result<()> {
-    const SIMPLE_REPLY: u32 = 0x6744_6698;
+fn transmit(stream: &UnixStream, disk: &mut Disk, fuse: &Fuse, cut: &dyn Fn()) -> io::Result<()> {
     loop {
-        let request = next_request(stream)?;
-        let carries = matches!(request.kind, Kind::Read | Kind::Write { .. });
-        if carries && request.length > REQUEST_BYTES_MAX {
-            return Err(io::Error::other("a request over the limit"));
+        let mut requests = vec![next_request(stream)?];
+        while requests.len() < BATCH_MAX && is_waiting(stream) {
+            requests.push(next_request(stream)?);
         }
-        let mut data = vec![0; if carries { request.length as usize } else { 0 }];
-        if matches!(request.kind, Kind::Write { .. }) {
-            stream.read_exact(&mut data)?;
+        // Nothing that came with a flush was answered when it was sent, so it promises nothing of that: flushes come first.
+        let (flushes, others): (Vec<Request>, _) = requests
+            .into_iter()
+            .partition(|request| request.kind == Kind::Flush);
+        let blows = !flushes.is_empty() && !disk.cache.is_empty() && fuse.blows();
+        if !blows {
+            for request in flushes {
+                answer(stream, disk, request)?;
+            }
         }
-        if request.kind == Kind::Disconnect {
-            return Ok(());
+        for request in others {
+            if request.kind == Kind::Disconnect {
+                return Ok(());
+            }
+            answer(stream, disk, request)?;
         }
-        if request.kind == Kind::Flush && !disk.cache.is_empty() && fuse.blows() {
+        if blows {
             cut();
             return Ok(());
         }
-        let error = disk.carry_out(&request, &mut data);
-        let mut answer = Vec::from(SIMPLE_REPLY.to_be_bytes());
-        answer.extend(error.to_be_bytes());
-        answer.extend(request.cookie);
-        if request.kind == Kind::Read && error == 0 {
-            answer.extend(&data);
-        }
-        stream.write_all(&answer)?;
     }
 }
 
-fn next_request(stream: &UnixStream) -> io::Result<Request> {
+/// Whether more has come already.
+fn is_waiting(stream: &UnixStream) -> bool {
+    let mut byte = [0_u8; 1];
+    let found = recv(stream, &mut byte, RecvFlags::PEEK | RecvFlags::DONTWAIT);
+    found.is_ok_and(|(_, length)| length > 0)
+}
+
+fn answer(mut stream: &UnixStream, disk: &mut Disk, mut request: Request) -> io::Result<()> {
+    const SIMPLE_REPLY: u32 = 0x6744_6698;
+    let mut data = std::mem::take(&mut request.data);
+    let error = disk.carry_out(&request, &mut data);
+    let mut answer = Vec::from(SIMPLE_REPLY.to_be_bytes());
+    answer.extend(error.to_be_bytes());
+    answer.extend(request.cookie);
+    if request.kind == Kind::Read && error == 0 {
+        answer.extend(&data);
+    }
+    stream.write_all(&answer)
+}
+
+fn next_request(mut stream: &UnixStream) -> io::Result<Request> {
     const REQUEST: u32 = 0x2560_9513;
     if u32::from_be_bytes(take(stream)?) != REQUEST {
         return Err(io::Error::other("no request follows"));
@@ -351,12 +411,23 @@ fn next_request(stream: &UnixStream) -> io::Result<Request> {
         3 => Kind::Flush,
         _ => Kind::Unknown,
     };
-    Ok(Request {
+    let mut request = Request {
         kind,
         cookie: take(stream)?,
         offset: u64::from_be_bytes(take(stream)?),
         length: u32::from_be_bytes(take(stream)?),
-    })
+        data: Vec::new(),
+    };
+    if matches!(kind, Kind::Read | Kind::Write { .. }) {
+        if request.length > REQUEST_BYTES_MAX {
+            return Err(io::Error::other("a request over the limit"));
+        }
+        request.data = vec![0; request.length as usize];
+    }
+    if matches!(kind, Kind::Write { .. }) {
+        stream.read_exact(&mut request.data)?;
+    }
+    Ok(request)
 }
 
 fn take<const N: usize>(mut stream: &UnixStream) -> io::Result<[u8; N]> {

@@ -1,6 +1,6 @@
 #!/bin/sh
 # The init under which coxswain runs: pure cgroup v2, a read-only system, everything else on tmpfs and on the disk below /storage.
-# It carries out what coxswain's exit code asks for, and runs the lines that come on the second serial port.
+# The settings come from the kernel's command line. It carries out what coxswain's exit code asks for, and runs the lines that come on the second serial port.
 export PATH=/bin HOME=/tmp
 mount -t proc proc /proc
 read -r up _ </proc/uptime
@@ -16,10 +16,13 @@ echo "$up" >/run/times/init
 hostname device
 ip link set lo up
 
-mount -t ext4 -o errors=remount-ro /dev/vdb /storage
-coxswain check --storage /storage >/run/check 2>&1
-echo $? >/run/check.code
-
+storage() { mount -t ext4 -o errors=remount-ro /dev/vdb /storage; }
+# A power cut may tear the journal's last commit block, or the superblock: then the kernel does not mount it.
+storage || {
+    e2fsck -p /dev/vdb
+    [ $? -le 1 ] || e2fsck -fy /dev/vdb
+    storage
+}
 (
     until [ -S /run/coxswain/control.sock ]; do sleep 0.05; done
     read -r up _ </proc/uptime
@@ -38,7 +41,7 @@ echo $? >/run/check.code
     done
 ) &
 
-coxswain --storage /storage --commit-delay 1s --log-level debug --keep-revisions 1 --object-lease 5s
+coxswain --storage /storage
 code=$?
 echo "coxswain ended with exit code $code"
 umount /storage || mount -o remount,ro /storage

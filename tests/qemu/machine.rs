@@ -23,6 +23,8 @@ pub(crate) struct Parts {
     pub(crate) initramfs: PathBuf,
     /// The read-only system.
     pub(crate) system: PathBuf,
+    /// Settings of coxswain on the kernel's command line.
+    pub(crate) options: String,
     /// A folder for sockets and the console.
     pub(crate) folder: PathBuf,
 }
@@ -68,10 +70,12 @@ impl Machine {
             .arg(&parts.kernel)
             .arg("-initrd")
             .arg(&parts.initramfs)
-            .args([
-                "-append",
-                "console=ttyS0 quiet panic=-1 random.trust_cpu=on mitigations=off",
-            ])
+            // The timer is there; on a busy machine its check takes it for broken.
+            .arg("-append")
+            .arg(format!(
+                "console=ttyS0 quiet panic=-1 no_timer_check random.trust_cpu=on mitigations=off {}",
+                parts.options
+            ))
             .arg("-blockdev")
             .arg(format!(
                 "driver=file,node-name=system,read-only=on,filename={}",
@@ -130,21 +134,32 @@ impl Machine {
 
     /// Runs a line in the machine's shell; `None` when there is no answer within `limit`, and then none can be asked for again.
     pub(crate) fn ask(&mut self, line: &str, limit: Duration) -> Option<Output> {
+        let mut text = String::new();
+        let code = self.listen(line, Instant::now() + limit, |next| {
+            text.push_str(next);
+            text.push('\n');
+        })?;
+        let text = text.trim_end_matches('\n').to_owned();
+        Some(Output { code, text })
+    }
+
+    /// Runs a line and gives away each line of its answer as it comes. Its exit code; `None` when it has not ended at `end`, or the
+    /// machine is gone.
+    pub(crate) fn listen(
+        &mut self,
+        line: &str,
+        end: Instant,
+        mut each: impl FnMut(&str),
+    ) -> Option<i32> {
         assert!(!line.contains('\n'), "one line is one command");
-        let end = Instant::now() + limit;
         // It fails only when QEMU is gone, and then there is no answer either.
         writeln!(self.shell.get_mut(), "{line}").ok();
-        let mut text = String::new();
         loop {
             let next = self.line(end)?;
             if let Some(code) = next.strip_prefix("@end ") {
-                return Some(Output {
-                    code: code.parse().expect("the shell tells a number"),
-                    text: text.trim_end_matches('\n').to_owned(),
-                });
+                return Some(code.parse().expect("the shell tells a number"));
             }
-            text.push_str(&next);
-            text.push('\n');
+            each(&next);
         }
     }
 
@@ -208,8 +223,21 @@ impl Machine {
     }
 
     /// The power goes, now.
-    pub(crate) fn cut(mut self, moments: &mut Moments) -> (Disk, Cut) {
+    pub(crate) fn cut(self, moments: &mut Moments) -> (Disk, Cut) {
+        self.cut_and_hear(moments, |_| {})
+    }
+
+    /// The power goes, now; what the machine had said before that and nobody has heard yet is given away.
+    pub(crate) fn cut_and_hear(
+        mut self,
+        moments: &mut Moments,
+        mut each: impl FnMut(&str),
+    ) -> (Disk, Cut) {
         let mut disk = self.end().expect("the disk's thread ends with QEMU");
+        let end = Instant::now() + Duration::from_secs(5);
+        while let Some(line) = self.line(end) {
+            each(&line);
+        }
         let cut = disk.cut(moments);
         (disk, cut)
     }

@@ -5,10 +5,17 @@
 
 mod cgroup_v2;
 mod disk;
+mod every_cut;
+mod invariants;
 mod kernel;
+mod ledger;
+mod life;
 mod machine;
+mod medium;
 mod moments;
 mod power_cuts;
+mod record;
+mod replay;
 mod system;
 
 use std::path::Path;
@@ -24,6 +31,9 @@ use system::Revision;
 static ONE: Mutex<()> = Mutex::new(());
 
 const DISK_BYTES: u64 = 256 << 20;
+/// Short times, and the log of a failed test tells all.
+const OPTIONS: &str = "coxswain.log-level=debug coxswain.commit-delay=1s coxswain.keep-revisions=1 \
+     coxswain.object-lease=5s";
 /// A boot takes 10 s on an idle machine, and CI's is not idle.
 const BOOT: Duration = Duration::from_secs(90);
 
@@ -72,6 +82,7 @@ fn bench(revisions: &[Revision<'_>]) -> Option<(Bench, Disk)> {
         kernel: kernel.image(),
         initramfs: folder.path().join("initramfs"),
         system: folder.path().join("system.squashfs"),
+        options: OPTIONS.to_owned(),
         folder: folder.path().to_owned(),
     };
     system::initramfs(&kernel, &parts.initramfs);

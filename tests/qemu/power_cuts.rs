@@ -1,197 +1,247 @@
-//! The power is cut at random moments of an update loop, and of the boot after it. `CUTS_QEMU=n` says how often (default 6).
+//! The power is cut at random moments of an endless update loop: from the switch-on over the boot to the middle of updates, while
+//! metadata, claims and objects come and go. `CUTS_QEMU=n` says how often (default 60). Two devices side by side.
 //!
-//! A moment is a time, or (more often, because it finds more) just before a flush of the disk.
-//! After each cut the medium must hold a complete revision (`coxswain check` before anything else touches it), the device must settle
-//! in it, and an update that was told to be done must still be: answered means durable.
+//! A moment is a time, or (more often, because it finds more) just before a flush of the disk. After each cut the medium is judged on
+//! this machine: by e2fsck, by `coxswain check` and by [`inspect`], which knows all that the device had answered. Then it boots, and
+//! must settle in a revision that is not older than what was told to be done; unless the power goes again before that.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use acceptance::image::busybox;
-use acceptance::manifest::Manifest;
-use serde_json::{Value, json};
-
-use crate::machine::Machine;
+use crate::bench;
+use crate::disk::Disk;
+use crate::invariants::{Findings, When, inspect};
+use crate::ledger::{Ledger, Place};
+use crate::life::{
+    DISK_BYTES, OPTIONS, boot_until, drive, factory_disk, ledger_of, parts_in, settle, template,
+};
+use crate::machine::{Machine, Parts};
+use crate::medium::{Medium, Replay, coxswain_check};
 use crate::moments::Moments;
 use crate::system::Revision;
-use crate::{BOOT, bench};
+
+/// Lines are so far apart in time that none counts as late.
+const STEP: Place = 1000;
+/// A fuse that does not blow in this time is not waited for: the device is idle.
+const LONGEST: Duration = Duration::from_secs(30);
 
 fn cuts() -> u64 {
     let named = std::env::var("CUTS_QEMU").ok();
-    named.and_then(|text| text.parse().ok()).unwrap_or(6)
+    named.and_then(|text| text.parse().ok()).unwrap_or(60)
 }
 
 /// When the power goes.
 #[derive(Debug, Clone, Copy)]
 enum Moment {
-    /// After this time.
+    /// So long after it was switched on.
+    BootTime(Duration),
+    /// Just before a flush while it boots, after so many.
+    BootFlush(u64),
+    /// So long after it has settled.
     Time(Duration),
-    /// Just before a flush, after so many.
-    Flushes(u64),
+    /// Just before a flush after it has settled, after so many.
+    Flush(u64),
 }
 
 impl Moment {
-    fn random(moments: &mut Moments, by_time: bool, millis: u64, flushes: u64) -> Self {
-        if by_time {
-            Self::Time(Duration::from_millis(moments.below(millis)))
-        } else {
-            Self::Flushes(moments.below(flushes))
+    /// One of them; a boot takes so long.
+    fn random(moments: &mut Moments, boot: Duration) -> Self {
+        let millis = u64::try_from(boot.as_millis()).unwrap_or(10_000).max(1);
+        match moments.below(12) {
+            0 | 1 => Self::BootTime(Duration::from_millis(moments.below(millis))),
+            2 | 3 => Self::BootFlush(moments.below(20)),
+            4 | 5 => Self::Time(Duration::from_millis(moments.below(10_000))),
+            _ => Self::Flush(moments.below(250)),
         }
+    }
+
+    fn at_boot(self) -> bool {
+        matches!(self, Self::BootTime(_) | Self::BootFlush(_))
     }
 
     /// Arms the machine's fuse; says when to cut at the latest.
     fn arm(self, machine: &Machine) -> Instant {
         match self {
-            Self::Time(time) => Instant::now() + time,
-            Self::Flushes(flushes) => {
+            Self::BootTime(time) | Self::Time(time) => Instant::now() + time,
+            Self::BootFlush(flushes) | Self::Flush(flushes) => {
                 machine.fuse().arm(flushes);
-                Instant::now() + Duration::from_secs(40)
+                Instant::now() + LONGEST
             }
         }
     }
 }
 
-/// What the host knows of the loop.
-#[derive(Debug, Default)]
-struct Loop {
-    /// The last update that was asked for; its revision is `locals/u<n>` and its command `sleep <100000 + n>`.
-    asked: u64,
-    /// The last one that was told to be done.
-    done: u64,
+/// A device, and what the host knows of it.
+struct Device<'a> {
+    parts: &'a Parts,
+    ledger: Ledger,
+    medium: Medium,
+    place: Place,
+    session: u64,
+    boot: Duration,
+    found: Findings,
+    lost: usize,
 }
 
-impl Loop {
-    /// Updates until the moment has come; says how many were done. The machine cannot be asked for anything after that.
-    fn until(&mut self, machine: &mut Machine, moment: Instant) -> u64 {
-        let mut count = 0;
-        while self.update(machine, moment) {
-            count += 1;
+impl Device<'_> {
+    /// From switching on to the cut; what happened, in words.
+    fn one(&mut self, disk: Disk, moments: &mut Moments) -> (Disk, String) {
+        let moment = Moment::random(moments, self.boot);
+        self.hear(&["@b".to_owned()]);
+        let mut machine = Machine::on(self.parts, disk);
+        let mut told = format!("{moment:?}");
+        if moment.at_boot() {
+            let end = moment.arm(&machine);
+            machine.wait_for_cut(end);
+        } else {
+            boot_until(&mut machine);
+            if self.ledger.must_boot(Place::MAX) || self.found.committed.is_some() {
+                let running = self.settled(&mut machine);
+                self.boot = machine.age();
+                told = format!(
+                    "{running} settled after {:.1} s, {told}",
+                    machine.age().as_secs_f64()
+                );
+            }
+            let end = moment.arm(&machine);
+            self.session += 1;
+            let first = self.ledger.newest() + 1;
+            let mut lines = Vec::new();
+            drive(&mut machine, self.session, (first, 0), end, |line| {
+                lines.push(line.to_owned());
+            });
+            self.hear(&lines);
         }
-        count
+        let mut lines = Vec::new();
+        let (disk, cut) = machine.cut_and_hear(moments, |line| lines.push(line.to_owned()));
+        self.hear(&lines);
+        self.lost += cut.lost;
+        (disk, format!("{told}, {cut:?}"))
     }
 
-    /// One update; whether it was told to be done before the moment.
-    fn update(&mut self, machine: &mut Machine, moment: Instant) -> bool {
-        let left = moment.saturating_duration_since(Instant::now());
-        self.asked += 1;
-        let line = format!("update locals/u{0} {1}", self.asked, 100_000 + self.asked);
-        let Some(output) = machine.ask(&line, left) else {
-            return false;
-        };
-        assert_eq!(
-            output.code,
-            0,
-            "{line}: {}\n{}",
-            output.text,
-            machine.console_end()
-        );
-        self.done = self.asked;
-        true
+    /// Writes down what the device has told.
+    fn hear(&mut self, lines: &[String]) {
+        for line in lines.iter().filter(|line| line.starts_with('@')) {
+            // The last line may be torn, as QEMU was killed while it was on its way; the first one is the shell's.
+            if line != "@up" {
+                self.place += STEP;
+                self.ledger.told(self.place, line);
+            }
+        }
     }
 
     /// The device settles in a complete revision that is not older than what it told to be done.
-    fn assert_settled(&self, machine: &mut Machine) -> String {
-        let first = machine.must("cat /run/check.code /run/check");
-        assert!(
-            first.starts_with("0\n"),
-            "before coxswain started: {first}\n{}",
-            machine.console_end()
-        );
-        let running = machine.wait("the device settles", BOOT, |machine| {
-            let status: Value = serde_json::from_str(&machine.must("coxctl --json status")).ok()?;
-            let containers = status["containers"].as_array()?;
-            let good = containers.len() == 2 && containers.iter().all(|one| one["good"] == true);
-            (status["trial"].is_null() && good && status["running"] == status["committed"])
-                .then(|| status["running"].as_str().map(str::to_owned))?
-        });
-        let number: u64 = running
-            .strip_prefix("locals/u")
-            .and_then(|text| text.parse().ok())
-            .expect("one of the loop");
-        assert!(
-            (self.done..=self.asked).contains(&number),
-            "{running} runs, but locals/u{} was told to be done",
-            self.done
-        );
-        let manifest = machine.must(&format!("coxctl steps show {running}"));
-        let command = (100_000 + number).to_string();
-        assert!(manifest.contains(&command), "{running} is {manifest}");
+    fn settled(&mut self, machine: &mut Machine) -> String {
+        let running = settle(machine);
+        let due = self.ledger.committed(Place::MAX);
+        let due = due.map_or(0, |(_, revision)| revision.number);
+        let runs = self.ledger.revision(&running);
+        let runs = runs.unwrap_or_else(|| panic!("{running} runs, which was never put"));
+        assert!(runs.number >= due, "{running} runs, u{due} was done");
+        let command = format!("sleep {}", 100_000 + runs.number);
         let processes = machine.must("ps -o args");
         assert!(
-            processes.contains(&format!("sleep {command}")),
-            "{running} is to run sleep {command}: {processes}"
+            processes.contains(&command),
+            "{running} is to run {command}: {processes}"
         );
-        let check = machine.run("coxswain check --storage /storage");
-        assert_eq!(check.code, 0, "{}", check.text);
+        self.hear(&[format!("@c {running}")]);
         running
+    }
+
+    /// The medium as it is after a cut.
+    fn judge(&mut self, disk: &Disk, moments: &mut Moments, when: When) {
+        let replay = [Replay::Kernel, Replay::E2fsck][usize::from(moments.below(2) == 0)];
+        self.medium.load_file(disk.path());
+        let looked = self.medium.judge(replay, |tree| {
+            let found = inspect(tree, &self.ledger, Place::MAX, when);
+            let due = self.ledger.must_boot(Place::MAX) || found.committed.is_some();
+            (found, due.then(|| coxswain_check(tree)))
+        });
+        let (found, check) = looked.unwrap_or_else(|why| panic!("{why}")).found;
+        assert_eq!(found.violations, [""; 0]);
+        assert_eq!(found.after(&self.found), [""; 0]);
+        if let Some(Err(why)) = check {
+            panic!("{why}");
+        }
+        assert_eq!(self.ledger.contradictions, [""; 0]);
+        self.found = found;
     }
 }
 
 #[test]
 fn power_cuts_at_random_moments_of_an_update_loop() {
-    let image = busybox(&[(
-        "bin/service",
-        "#!/bin/sh\nexec /bin/ready -- /bin/sleep \"$1\"\n",
-    )]);
-    let manifest = Manifest::with_groups(&[("app", "STARTED", 30)])
-        .container("steady", &image, &["/bin/sleep", "5000"], json!({}))
-        .container(
-            "changing",
-            &image,
-            &["/bin/service", "@NUMBER@"],
-            json!({"status_goal": "READY"}),
-        )
-        .key("changing/blob", json!("@BLOB@"));
+    acceptance::needs_containers!();
+    let (manifest, image) = template();
+    let images = [&image];
     let revision = Revision {
         name: "loop",
         manifest: &manifest,
-        images: &[&image],
+        images: &images,
     };
-    let Some((bench, disk)) = bench(&[revision]) else {
+    let Some((bench, _disk)) = bench(&[revision]) else {
         return;
     };
-    let mut moments = Moments::new();
-    let mut state = Loop::default();
-    let mut lost = 0;
-    let mut machine = bench.boot(disk);
-    // One update that is done, so that every later boot has something to run.
-    assert!(
-        state.update(&mut machine, Instant::now() + BOOT),
-        "the first update takes longer than {BOOT:?}\n{}",
-        machine.console_end()
-    );
-    for cut in 1..=cuts() {
-        let moment = Moment::random(&mut moments, cut % 3 == 1, 8_000, 100);
-        let end = moment.arm(&machine);
-        let updates = state.until(&mut machine, end);
-        let (mut disk, gone) = machine.cut(&mut moments);
-        lost += gone.lost;
-        let mut early = String::new();
-        // Every third time the power goes again while it boots.
-        if cut % 3 == 0 {
-            let mut booting = Machine::on(&bench.parts, disk);
-            let moment = Moment::random(&mut moments, cut % 2 == 1, 15_000, 12);
-            let end = moment.arm(&booting);
-            booting.wait_for_cut(end);
-            let (again, gone) = booting.cut(&mut moments);
-            lost += gone.lost;
-            disk = again;
-            early = format!(", and at boot at {moment:?}, {gone:?}");
+    let (wanted, begun) = (cuts(), AtomicU64::new(0));
+    let seed = Moments::new().below(1 << 31);
+    let (from, begun) = (Instant::now(), &begun);
+    let live = |number: u64| {
+        let parts = parts_in(&bench.parts, &format!("device-{number}"), OPTIONS);
+        let mut ledger = ledger_of((&manifest, &image));
+        let mut disk = factory_disk(&parts, (&manifest, &image), &mut ledger);
+        let mut moments = Moments::from_seed(seed + number);
+        let mut device = Device {
+            parts: &parts,
+            ledger,
+            medium: Medium::new(DISK_BYTES),
+            place: 0,
+            session: 0,
+            boot: Duration::from_secs(10),
+            found: Findings::default(),
+            lost: 0,
+        };
+        loop {
+            let cut = begun.fetch_add(1, Ordering::SeqCst) + 1;
+            if cut > wanted {
+                break;
+            }
+            let started = Instant::now();
+            let (left, told) = device.one(disk, &mut moments);
+            disk = left;
+            device.judge(&disk, &mut moments, When::AtOnce);
+            println!(
+                "cut {cut} of device {number} after {:.1} s: {told}; marker {} boots {:?}, {} promises kept",
+                started.elapsed().as_secs_f64(),
+                device.found.sequence,
+                device.found.committed,
+                device.ledger.promises(),
+            );
         }
-        assert_eq!(disk.damage(), None, "the file system itself");
-        let mut next = bench.boot(disk);
-        let running = state.assert_settled(&mut next);
-        println!(
-            "cut {cut} at {moment:?}, {updates} updates done, {gone:?}{early}; \
-             {running} of u{}..=u{} settled {:.1} s after power came back",
-            state.done,
-            state.asked,
-            next.age().as_secs_f64()
-        );
-        state.done = running["locals/u".len()..].parse().expect("a number");
-        machine = next;
-    }
-    machine.must("coxctl poweroff");
-    let disk = machine.wait_for_end(Duration::from_secs(60));
-    assert_eq!(disk.damage(), None);
-    println!("{} power cuts took {lost} sectors, all settled", cuts());
+        // The last cut is judged by a boot too.
+        device.hear(&["@b".to_owned()]);
+        let mut machine = Machine::on(&parts, disk);
+        boot_until(&mut machine);
+        if device.ledger.must_boot(Place::MAX) {
+            device.settled(&mut machine);
+        }
+        machine.must("coxctl poweroff");
+        let disk = machine.wait_for_end(Duration::from_secs(60));
+        device.judge(&disk, &mut moments, When::Later);
+        (device.lost, device.ledger.promises())
+    };
+    let results: Vec<(usize, usize)> = thread::scope(|scope| {
+        let live = &live;
+        let workers: Vec<_> = (0..2)
+            .map(|number| scope.spawn(move || live(number)))
+            .collect();
+        let done = workers.into_iter().map(|worker| worker.join());
+        done.map(|result| result.expect("a device of the two is in order"))
+            .collect()
+    });
+    println!(
+        "{wanted} power cuts in {:.0} s took {} sectors; of {} promises none was lost, all devices settled",
+        from.elapsed().as_secs_f64(),
+        results.iter().map(|(lost, _)| lost).sum::<usize>(),
+        results.iter().map(|(_, promises)| promises).sum::<usize>(),
+    );
 }

@@ -86,11 +86,10 @@ pub(crate) fn squashfs(revisions: &[Revision<'_>], target: &Path) {
     );
     busybox(root);
     script(&root.join("init"), include_str!("init.sh"));
-    script(&root.join("bin/update"), include_str!("update.sh"));
-    for name in ["coxswain", "coxctl"] {
+    for name in ["coxswain", "coxctl", "inside"] {
         fs::copy(binary(name), root.join("bin").join(name)).expect("our binary");
     }
-    for name in ["containerd", "containerd-shim-runc-v2", "runc"] {
+    for name in ["containerd", "containerd-shim-runc-v2", "runc", "e2fsck"] {
         let path = found(name).expect("it was looked for before");
         fs::copy(&path, root.join("bin").join(name)).expect("a program");
         for library in libraries(&path) {

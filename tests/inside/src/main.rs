@@ -6,7 +6,10 @@
 //! standard input; `inside orphan` is a part of `orphan`.
 //!
 //! `inside say SOCKET` sends its standard input and waits until it was taken; `inside log SOCKET` sends it as one datagram. `inside flood
-//! RATE SECONDS` writes numbered lines, RATE MB of them a second, and says at last how long one write took at most.
+//! RATE SECONDS` writes numbered lines, RATE MB of them a second, and says at last how long one write took at most. `inside drive` is
+//! a busy client of a whole device, `inside settle` waits until one has settled ([`drive`]).
+
+mod drive;
 
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
@@ -36,6 +39,10 @@ fn main() -> ExitCode {
         ["say", socket] => say(socket),
         ["log", socket] => log(socket),
         ["flood", rate, seconds] => flood(rate, seconds),
+        ["settle"] => drive::settle(CONTROL),
+        ["drive", folder, session, first, updates] => {
+            drive::drive(CONTROL, folder, [session, first, updates])
+        }
         [agent] => serve(agent),
         _ => Err(io::Error::other("see the head of its source")),
     };
