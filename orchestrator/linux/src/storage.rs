@@ -29,36 +29,64 @@ pub enum Access {
 /// # Errors
 /// [`MountError::Mount`] of the last attempt.
 pub fn mount(device: &Path, target: &Path, kind: &str) -> Result<Access, MountError> {
-    let safe = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOATIME;
-    let is_ext4 = kind == "ext4";
-    let attempt = |flags: MountFlags, options: &str| {
-        let options = std::ffi::CString::new(options).unwrap_or_default();
-        let mounted = rustix::mount::mount(device, target, kind, flags, options.as_c_str());
-        mounted.map_err(|errno: Errno| MountError::Mount {
-            what: format!("{} ({kind})", device.display()),
-            target: target.to_owned(),
-            source: errno.into(),
-        })
-    };
-    let options = if is_ext4 {
-        "errors=remount-ro,data=ordered"
-    } else {
-        ""
-    };
-    let why = match attempt(safe, options) {
+    let why = match mount_writable(device, target, kind) {
         Ok(()) => return Ok(Access::Full),
         Err(why) => why,
     };
-    let read_only = safe | MountFlags::RDONLY;
-    let options: &[&str] = if is_ext4 { &["", "noload"] } else { &[""] };
+    let options: &[&str] = if kind == "ext4" {
+        &["", "noload"]
+    } else {
+        &[""]
+    };
     let mut last = None;
     for options in options {
-        match attempt(read_only, options) {
+        match attempt(device, target, kind, (SAFE | MountFlags::RDONLY, options)) {
             Ok(()) => return Ok(Access::ReadOnly(why)),
             Err(error) => last = Some(error),
         }
     }
     Err(last.unwrap_or(why))
+}
+
+/// The same, writable or not at all.
+///
+/// # Errors
+/// [`MountError::Mount`].
+pub fn mount_writable(device: &Path, target: &Path, kind: &str) -> Result<(), MountError> {
+    let options = if kind == "ext4" {
+        "errors=remount-ro,data=ordered"
+    } else {
+        ""
+    };
+    attempt(device, target, kind, (SAFE, options))
+}
+
+/// Whether it is the file system that is damaged, and not the device that takes no writes.
+pub fn is_damage(error: &MountError) -> bool {
+    let MountError::Mount { source, .. } = error else {
+        return false;
+    };
+    let damage = [Errno::UCLEAN, Errno::BADMSG].map(|errno| Some(errno.raw_os_error()));
+    damage.contains(&source.raw_os_error())
+}
+
+const SAFE: MountFlags = MountFlags::NODEV
+    .union(MountFlags::NOSUID)
+    .union(MountFlags::NOATIME);
+
+fn attempt(
+    device: &Path,
+    target: &Path,
+    kind: &str,
+    (flags, options): (MountFlags, &str),
+) -> Result<(), MountError> {
+    let options = std::ffi::CString::new(options).unwrap_or_default();
+    let mounted = rustix::mount::mount(device, target, kind, flags, options.as_c_str());
+    mounted.map_err(|errno: Errno| MountError::Mount {
+        what: format!("{} ({kind})", device.display()),
+        target: target.to_owned(),
+        source: errno.into(),
+    })
 }
 
 /// Lets the mounted ext4 grow to so many bytes, while it is in use.

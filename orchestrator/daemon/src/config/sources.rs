@@ -151,12 +151,9 @@ fn theirs(name: &str) -> Option<&str> {
     if !start.eq_ignore_ascii_case("pv_") {
         return None;
     }
-    [name, rest]
-        .into_iter()
-        .find(|name| {
-            table::find(name)
-                .is_some_and(|found| found.pantavisor().is_some() && found.name != *name)
-        })
+    [name, rest].into_iter().find(|name| {
+        table::find(name).is_some_and(|found| found.pantavisor().is_some() && found.name != *name)
+    })
 }
 
 /// Words as the kernel splits them: a blank between quotes divides nothing. What is too long is cut.

@@ -30,7 +30,7 @@ pub(crate) const BOOT: &[Phase<Init>] = &[
         run: storage::find,
     },
     phase("storage check", 1800, Failure::GoOn, storage::check),
-    phase("storage", 120, Failure::End, storage::mount),
+    phase("storage", 1800, Failure::End, storage::mount),
     phase("storage growth", 120, Failure::GoOn, storage::grow),
     phase("clock", 10, Failure::GoOn, clock),
     phase("random seed", 10, Failure::GoOn, seed),

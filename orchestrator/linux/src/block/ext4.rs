@@ -29,7 +29,8 @@ pub struct Superblock {
 }
 
 impl Superblock {
-    /// Reads it; `None` when it is none, or its checksum is wrong.
+    /// Reads it; `None` when it is none. One whose checksum is wrong needs a check: a power cut may have torn it, and its names must
+    /// still be found then (decisions/0105).
     pub fn parse(bytes: &[u8; BYTES]) -> Option<Self> {
         if u16_at(bytes, 0x38)? != MAGIC {
             return None;
@@ -39,11 +40,8 @@ impl Superblock {
             u32_at(bytes, 0x60)?,
             u32_at(bytes, 0x64)?,
         );
-        if ro_compat & RO_COMPAT_METADATA_CSUM != 0
-            && u32_at(bytes, 0x3FC)? != !crc32c(bytes.get(..0x3FC)?)
-        {
-            return None;
-        }
+        let is_torn = ro_compat & RO_COMPAT_METADATA_CSUM != 0
+            && u32_at(bytes, 0x3FC)? != !crc32c(bytes.get(..0x3FC)?);
         let high = if incompat & INCOMPAT_64BIT != 0 {
             u64::from(u32_at(bytes, 0x150)?)
         } else {
@@ -63,7 +61,11 @@ impl Superblock {
             label: String::from_utf8_lossy(label.get(..end)?).into_owned(),
             uuid: uuid(bytes.get(0x68..0x78)?.try_into().ok()?),
             bytes: blocks.checked_mul(1024 << shift)?,
-            needs_check: needs_check(bytes, has_journal)?,
+            needs_check: if is_torn {
+                Some("its superblock has a wrong checksum")
+            } else {
+                needs_check(bytes, has_journal)?
+            },
             needs_recovery,
         })
     }
@@ -210,7 +212,8 @@ mod tests {
         for offset in [0x4, 0x68, 0x78, 0x200] {
             let mut changed = bytes;
             changed[offset] ^= 1;
-            assert_eq!(Superblock::parse(&changed), None, "{offset:#x}");
+            let found = Superblock::parse(&changed).unwrap();
+            assert!(found.needs_check.is_some(), "{offset:#x}");
         }
     }
 
