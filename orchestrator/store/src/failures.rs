@@ -58,6 +58,7 @@ impl<D: Disk> Store<D> {
     /// # Errors
     /// The disk failed.
     pub fn failures(&self) -> Result<Vec<u64>, Failed> {
+        let _settled = self.inner.settled();
         self.inner.failure_ids()
     }
 
@@ -66,6 +67,7 @@ impl<D: Disk> Store<D> {
     /// # Errors
     /// It is damaged, or the disk failed.
     pub fn failure(&self, id: u64) -> Result<Option<Failure>, FailureError> {
+        let _settled = self.inner.settled();
         let Some(bytes) = self.inner.read(&layout::failure(id), RECORD_BYTES_MAX)? else {
             return Ok(None);
         };

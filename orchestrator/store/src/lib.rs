@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use model::Instant;
@@ -131,6 +131,9 @@ struct Inner<D: Disk> {
     objects: Mutex<leases::Table>,
     /// Held while a revision is put, replaced or deleted, and while the marker is written.
     revisions: Mutex<()>,
+    /// Held for writing from a rename that readers see to the sync that makes it durable, and for reading by who tells others what
+    /// is there: what was told must not be gone after a power cut (decisions/0107). Nothing else is locked while it is held.
+    settling: RwLock<()>,
     marker: Mutex<marker::Last>,
     metadata: Mutex<metadata::Index>,
     failures: Mutex<()>,
@@ -166,6 +169,7 @@ impl<D: Disk> Store<D> {
                 folders: Mutex::new(BTreeSet::new()),
                 objects: Mutex::new(leases::Table::new(now, everything_until)),
                 revisions: Mutex::new(()),
+                settling: RwLock::new(()),
                 marker: Mutex::new(marker::Last::default()),
                 metadata: Mutex::new(metadata::Index::default()),
                 failures: Mutex::new(()),
@@ -208,6 +212,18 @@ impl<D: Disk> Inner<D> {
             reserved,
             available,
         })
+    }
+
+    /// Until it is dropped nobody is told what is there.
+    fn settle(&self) -> RwLockWriteGuard<'_, ()> {
+        self.settling
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Until it is dropped all that is there under its name is durable.
+    fn settled(&self) -> RwLockReadGuard<'_, ()> {
+        self.settling.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A number that no other temporary name of this start has.

@@ -1,7 +1,7 @@
 //! The only way to change a small file: write a temporary file in the same folder, sync it, rename it, sync the folder.
 //!
 //! After a power cut the file is the old one or the new one, whole. When the call has returned without an error it is the new one.
-//! After an error it is either; a caller that must know reads it again.
+//! After an error it is either; a caller that must know reads it again. Between rename and sync nobody is told of it.
 
 use std::path::Path;
 
@@ -17,15 +17,16 @@ impl<D: Disk> Inner<D> {
         let folder = layout::parent(path);
         self.make_folder(folder)?;
         let temp = folder.join(format!("{}{}", layout::TEMP_PREFIX, self.unique()));
-        let result = self
-            .write_synced(&temp, bytes)
-            .and_then(|()| self.rename(&temp, path));
-        if let Err(error) = result {
-            // Open and collect remove it later if this fails too.
+        let result = self.write_synced(&temp, bytes).and_then(|()| {
+            let _settling = self.settle();
+            self.rename(&temp, path)?;
+            self.sync_dir(folder)
+        });
+        if result.is_err() {
+            // It is there only when the rename was not made. Open and collect remove it later if this fails too.
             drop(self.disk.remove_file(&temp));
-            return Err(error);
         }
-        self.sync_dir(folder)
+        result
     }
 
     /// Writes a new file and makes its content, not its name, durable.

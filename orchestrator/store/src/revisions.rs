@@ -109,6 +109,7 @@ impl<D: Disk> Store<D> {
     /// No such revision, damaged, or the disk failed.
     pub fn read_manifest(&self, revision: &RevisionId) -> Result<Vec<u8>, RevisionError> {
         let path = layout::manifest(revision);
+        let _settled = self.inner.settled();
         let bytes = self
             .inner
             .read(&path, limits::MANIFEST_BYTES_MAX)?
@@ -140,6 +141,7 @@ impl<D: Disk> Store<D> {
     /// # Errors
     /// The disk failed.
     pub fn has_revision(&self, revision: &RevisionId) -> Result<bool, Failed> {
+        let _settled = self.inner.settled();
         self.inner.has_revision(revision)
     }
 
@@ -148,6 +150,7 @@ impl<D: Disk> Store<D> {
     /// # Errors
     /// The disk failed.
     pub fn revisions(&self) -> Result<Vec<RevisionId>, Failed> {
+        let _settled = self.inner.settled();
         self.inner.revisions()
     }
 
@@ -175,6 +178,7 @@ impl<D: Disk> Store<D> {
     /// The disk failed.
     pub fn revision(&self, revision: &RevisionId) -> Result<Option<RevisionEntry>, Failed> {
         let inner = &self.inner;
+        let _settled = inner.settled();
         let Some(folder) = inner.metadata_of(&layout::revision(revision))? else {
             return Ok(None);
         };
@@ -198,6 +202,7 @@ impl<D: Disk> Store<D> {
     /// # Errors
     /// The disk failed.
     pub fn progress_bytes(&self, revision: &RevisionId) -> Result<Option<Vec<u8>>, Failed> {
+        let _settled = self.inner.settled();
         self.inner
             .read(&layout::progress(revision), PROGRESS_BYTES_MAX)
     }
@@ -252,6 +257,7 @@ impl<D: Disk> Store<D> {
     /// # Errors
     /// The disk failed.
     pub fn is_done(&self, revision: &RevisionId) -> Result<bool, Failed> {
+        let _settled = self.inner.settled();
         Ok(self.inner.metadata_of(&layout::done(revision))?.is_some())
     }
 
@@ -290,6 +296,7 @@ impl<D: Disk> Store<D> {
             .disk
             .symlink(Path::new(revision.as_str()), &temp)
             .map_err(failed("create link", &temp))?;
+        let _settling = inner.settle();
         if let Err(error) = inner.rename(&temp, Path::new(layout::CURRENT)) {
             drop(inner.disk.remove_file(&temp));
             return Err(error);
@@ -303,6 +310,7 @@ impl<D: Disk> Store<D> {
     /// The disk failed.
     pub fn current(&self) -> Result<Option<RevisionId>, Failed> {
         let path = Path::new(layout::CURRENT);
+        let _settled = self.inner.settled();
         let target = match absent(self.inner.disk.read_link(path)) {
             Ok(target) => target,
             // Somebody's folder or file of this name.
@@ -388,15 +396,19 @@ impl<D: Disk> Inner<D> {
     fn place_revision(&self, build: &Path, revision: &RevisionId) -> Result<(), Failed> {
         let place = layout::revision(revision);
         self.forget_folder(&place);
-        if self.metadata_of(&place)?.is_none() {
+        let is_new = self.metadata_of(&place)?.is_none();
+        if is_new {
             // Volumes and logs of a revision of this name that was deleted must not become those of the new one.
             self.throw_away_leftovers(revision)?;
+        }
+        let _settling = self.settle();
+        if is_new {
             self.rename(build, &place)?;
         } else {
             match self.disk.exchange(build, &place) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-                    self.throw_away(&place)?;
+                    self.move_away(&place)?;
                     self.rename(build, &place)?;
                 }
                 Err(error) => return Err(failed("exchange", &place)(error)),
@@ -407,6 +419,12 @@ impl<D: Disk> Inner<D> {
 
     /// Moves a folder out of the way, durably, to be taken apart by collect.
     pub(crate) fn throw_away(&self, path: &Path) -> Result<(), Failed> {
+        let _settling = self.settle();
+        self.move_away(path)
+    }
+
+    /// The same for who has seen to it that nobody is told meanwhile.
+    fn move_away(&self, path: &Path) -> Result<(), Failed> {
         self.forget_folder(path);
         let folder = layout::parent(path);
         // Trash of nested names lies beside its parent's other names, so that one sync makes both sides durable.

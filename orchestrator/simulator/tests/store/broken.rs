@@ -51,6 +51,20 @@ pub(crate) struct Broken {
     pub(crate) bug: Bug,
     /// Folders whose next sync was done too early.
     early: Arc<Mutex<BTreeSet<PathBuf>>>,
+    /// What happens just before a folder is synced.
+    pub(crate) before_sync: BeforeSync,
+}
+
+/// Something that is done with the folder's path.
+#[derive(Clone, Default)]
+pub(crate) struct BeforeSync(pub(crate) Arc<Mutex<Option<Act>>>);
+
+pub(crate) type Act = Box<dyn FnMut(&Path) + Send>;
+
+impl std::fmt::Debug for BeforeSync {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("BeforeSync")
+    }
 }
 
 impl Broken {
@@ -59,6 +73,7 @@ impl Broken {
             disk,
             bug,
             early: Arc::default(),
+            before_sync: BeforeSync::default(),
         }
     }
 
@@ -182,6 +197,9 @@ impl Disk for Broken {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        if let Some(act) = self.before_sync.0.lock().unwrap().as_mut() {
+            act(path);
+        }
         match self.bug {
             Bug::NoFolderSync => Ok(()),
             Bug::NoObjectsFolderSync if path == Path::new("objects") => Ok(()),

@@ -1,7 +1,7 @@
 //! The store on disks that keep no more than they promise.
 //!
 //! `operations`: every store operation with every power cut (up to two) and every disk operation that fails; `lives` is how, `broken`
-//! the disk between. `bugs`: seeded bugs that these checks must notice.
+//! the disk between. `bugs`: seeded bugs that these checks must notice. `readers`: nobody is told what a cut could still take away.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,3 +13,4 @@ mod broken;
 mod bugs;
 mod lives;
 mod operations;
+mod readers;
