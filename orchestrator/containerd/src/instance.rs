@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use device::ports::{Exit, Instance, RuntimeEvent, StartSpec};
 use linux::peer::PidNamespace;
+use model::log::{Level, Stamp};
+use model::{ObjectId, WallTime};
 use tokio::sync::watch;
 use tonic::Code;
 
@@ -228,13 +230,48 @@ async fn attempt_mount(
 
 /// Takes what a failed start left away, then says that it failed.
 async fn fail(shared: &Arc<Shared>, id: &str, instance: Instance, error: &Failure) {
-    let reason = error.to_string();
+    let mut reason = error.to_string();
+    let image = shared
+        .registry()
+        .of_mut(id, &instance)
+        .and_then(|entry| entry.record.image);
+    if let Some(damage) = image.and_then(damage) {
+        reason = format!("{damage} ({reason})");
+    }
     tracing::warn!(container = %instance.container, reason, "container could not be started");
     remove_surely(shared, id, Keep::Nothing).await;
     shared.tell(RuntimeEvent::StartFailed {
         instance,
         error: reason,
     });
+}
+
+/// What is wrong with a mounted image, when dm-verity has met a block that does not match.
+fn damage(image: ObjectId) -> Option<String> {
+    rootfs::is_corrupted(image).then(|| {
+        format!(
+            "its root file system is damaged: a block of object {} does not match its hash; reading it is an I/O error. \
+             Put the object again",
+            image.short()
+        )
+    })
+}
+
+/// Adds a line of ours to what the container wrote, which is complete by now. Best effort: the journal has it too.
+fn note(path: &Path, text: &str) {
+    use std::io::Write as _;
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let millis = since.map_or(0, |since| since.as_millis());
+    let stamp = Stamp::new(WallTime(u64::try_from(millis).unwrap_or(u64::MAX)));
+    let mut line = Vec::new();
+    stamp.push(&mut line, Level::Error, "coxswain", text.as_bytes());
+    let file = std::fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(path);
+    if let Err(error) = file.and_then(|mut file| file.write_all(&line)) {
+        tracing::warn!(%error, path = %path.display(), "cannot add to a container's log");
+    }
 }
 
 /// Takes everything of the same container away that is there, whatever its version.
@@ -294,6 +331,13 @@ fn ended(shared: &Shared, id: &str, instance: Instance, code: u32) {
         let Some(entry) = registry.of_mut(id, &instance) else {
             return;
         };
+        if let Some(damage) = entry.record.image.and_then(damage) {
+            tracing::error!(container = %instance.container, code, "{damage}");
+            let path = shared
+                .config
+                .console_log(&entry.record.revision, &instance.container);
+            note(&path, &damage);
+        }
         entry.record.phase = Phase::ended(exit);
         entry.pid = None;
         // Its number may be given to another one now.

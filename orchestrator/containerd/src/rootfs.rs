@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use linux::device_mapper::{self, VerityError};
 use linux::mounts::{self, MountError, Nodes};
 use model::container::{ImageFormat, Kind, Oci, Overlay, Persistence, RootVolume, Volume};
 use model::{Container, ObjectId, RevisionId};
@@ -119,17 +120,10 @@ fn make_dir(path: &Path, mode: u32) -> Result<(), RootError> {
 
 /// Mounts an image unless it is mounted. The caller holds the lock over images.
 pub(crate) fn mount_image(config: &Config, root: &RootVolume) -> Result<(), RootError> {
-    match (&root.handler, &root.verity) {
-        (None, _) => {}
-        // The object was hashed as a whole when it came and at every boot; see decision 0050.
-        (Some(_), Some(_)) => {
-            tracing::warn!(key = %root.key, "mounted without dm-verity, which this build does not set up");
-        }
-        (Some(handler), None) => {
-            return Err(RootError::Handler {
-                handler: handler.clone(),
-            });
-        }
+    if let (Some(handler), None) = (&root.handler, &root.verity) {
+        return Err(RootError::Handler {
+            handler: handler.clone(),
+        });
     }
     let target = config.image(root.object);
     make_dir(&target, 0o755)?;
@@ -141,13 +135,39 @@ pub(crate) fn mount_image(config: &Config, root: &RootVolume) -> Result<(), Root
         ImageFormat::Erofs => "erofs",
         ImageFormat::Ext4 => "ext4",
     };
-    mounts::mount_image(&config.object(root.object), format, &target).map_err(|source| {
-        RootError::Image {
-            object: root.object,
-            key: root.key.to_string(),
-            source,
+    let image = config.object(root.object);
+    let mounted = match &root.verity {
+        None => mounts::mount_image(&image, format, &target),
+        Some(verity) => {
+            let (hashes, name) = (config.object(verity.hashes), verity_name(root.object));
+            match mounts::mount_verity(&image, &hashes, &verity.root_hash, &name, format, &target) {
+                Err(MountError::Verity {
+                    source: VerityError::NotThere,
+                    ..
+                }) => {
+                    // It was hashed as a whole when it came and at this boot; see decision 0097.
+                    tracing::warn!(key = %root.key, "mounted without dm-verity, which this kernel has not");
+                    mounts::mount_image(&image, format, &target)
+                }
+                other => other,
+            }
         }
+    };
+    mounted.map_err(|source| RootError::Image {
+        object: root.object,
+        key: root.key.to_string(),
+        source,
     })
+}
+
+/// The device mapper's name for an image; one mount for each.
+fn verity_name(object: ObjectId) -> String {
+    format!("coxswain-{object}")
+}
+
+/// Whether a block of a mounted image did not match its hash.
+pub(crate) fn is_corrupted(object: ObjectId) -> bool {
+    device_mapper::is_corrupted(&verity_name(object)) == Some(true)
 }
 
 /// Takes an image away. The caller holds the lock over images and knows that no instance uses it.

@@ -539,6 +539,12 @@ impl<W: World> Device<W> {
 pub(crate) fn disk_refusal(error: &Failed) -> Refusal {
     if error.is_full() {
         Refusal::NoSpace(explain(error))
+    } else if error.is_read_only() {
+        Refusal::Internal(format!(
+            "{}: the storage is read-only, so nothing can be changed; what runs goes on. \
+             Check its file system (e2fsck), then restart the device",
+            explain(error)
+        ))
     } else {
         Refusal::Internal(explain(error))
     }

@@ -5,6 +5,7 @@ pub mod bootloader;
 pub mod cgroup;
 pub mod children;
 pub mod clock;
+pub mod device_mapper;
 pub mod disk;
 pub mod early;
 pub mod ending;

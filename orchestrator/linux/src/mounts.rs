@@ -12,6 +12,9 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
+use model::verity::Superblock;
+
+use crate::device_mapper::{VerityDevice, VerityError};
 use crate::loop_device::LoopDevice;
 
 /// Bytes of mount data that the kernel takes.
@@ -25,6 +28,24 @@ pub enum MountError {
     Attach {
         /// The file.
         image: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// No verity device for an image.
+    #[error("cannot check {image} by its tree of hashes")]
+    Verity {
+        /// The file.
+        image: PathBuf,
+        /// Why.
+        #[source]
+        source: VerityError,
+    },
+    /// The tree of hashes cannot be used.
+    #[error("the tree of hashes {hashes} cannot be used")]
+    Tree {
+        /// The file.
+        hashes: PathBuf,
         /// Why.
         #[source]
         source: io::Error,
@@ -69,13 +90,76 @@ pub fn mount_image(image: &Path, file_system: &str, target: &Path) -> Result<(),
         image: image.to_owned(),
         source,
     })?;
+    mount_device(image, device.path(), file_system, target)
+}
+
+/// Mounts an image file read-only through dm-verity: a block that does not match its hash is an error to who reads it. `name` is the device
+/// mapper's name for it; it must be this mount's own.
+///
+/// # Errors
+/// [`MountError::Verity`] with [`VerityError::NotThere`] when the kernel has none; else as [`mount_image`].
+pub fn mount_verity(
+    image: &Path,
+    hashes: &Path,
+    root_hash: &str,
+    name: &str,
+    file_system: &str,
+    target: &Path,
+) -> Result<(), MountError> {
+    let tree = |source| MountError::Tree {
+        hashes: hashes.to_owned(),
+        source,
+    };
+    let superblock = read_superblock(hashes).map_err(tree)?;
+    let len = fs::metadata(image).map_or(0, |found| found.len());
+    if superblock.data_bytes() > len {
+        let text = format!(
+            "it covers {} bytes, the image has {len}",
+            superblock.data_bytes()
+        );
+        return Err(tree(io::Error::other(text)));
+    }
+    let attach = |file: &Path| {
+        LoopDevice::attach_read_only(file).map_err(|source| MountError::Attach {
+            image: file.to_owned(),
+            source,
+        })
+    };
+    let (data, tree) = (attach(image)?, attach(hashes)?);
+    let checked = |source| MountError::Verity {
+        image: image.to_owned(),
+        source,
+    };
+    let device = VerityDevice::make(name, data.path(), tree.path(), &superblock, root_hash)
+        .map_err(checked)?;
+    let mounted = mount_device(image, device.path(), file_system, target);
+    // From here on the mount holds it.
+    if let Err(error) = device.release() {
+        tracing::warn!(%error, name, "a verity device stays after its mount");
+    }
+    mounted
+}
+
+fn read_superblock(hashes: &Path) -> io::Result<Superblock> {
+    use std::io::Read as _;
+    let mut bytes = Vec::new();
+    fs::File::open(hashes)?.take(4096).read_to_end(&mut bytes)?;
+    Superblock::parse(&bytes).map_err(io::Error::other)
+}
+
+fn mount_device(
+    image: &Path,
+    device: &Path,
+    file_system: &str,
+    target: &Path,
+) -> Result<(), MountError> {
     // A journal that was not replayed cannot be on a read-only device.
     let data = match file_system {
         "ext4" => Some(c"noload"),
         _ => None,
     };
     rustix::mount::mount(
-        device.path(),
+        device,
         target,
         file_system,
         MountFlags::RDONLY | MountFlags::NODEV,

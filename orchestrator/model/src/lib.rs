@@ -20,6 +20,7 @@ pub mod reset;
 pub mod signal;
 pub mod time;
 pub mod usage;
+pub mod verity;
 
 pub use container::{Container, Goal, Group, Status};
 pub use id::{ContainerName, GroupName, Key, ObjectId, RevisionId};

@@ -106,6 +106,10 @@ pub(crate) fn disk(error: &Failed) -> Problem {
     let detail = store::explain(error);
     if error.is_full() {
         Problem::new(Code::NoSpace, detail).remedy("collect (POST /storage/gc) or remove revisions")
+    } else if error.is_read_only() {
+        Problem::new(Code::Internal, detail).remedy(
+            "the storage is read-only: check its file system (e2fsck), then restart the device",
+        )
     } else {
         Problem::new(Code::Internal, detail)
     }

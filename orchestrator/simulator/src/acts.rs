@@ -69,6 +69,10 @@ pub enum Act {
     Damage(ObjectId, bool),
     /// The disk is full, or not any more.
     Full(bool),
+    /// The disk is read-only, or not any more.
+    ReadOnly(bool),
+    /// This revision must run now, with all its containers.
+    MustRun(RevisionId),
     /// The disk operation that comes after so many others fails once.
     Fail(u64),
     /// The run time begins or stops to lie.
@@ -425,6 +429,8 @@ impl Act {
             Self::Wall(offset) => world.machine.set_wall_offset(*offset),
             Self::Damage(object, changed) => damage(world, object, *changed),
             Self::Full(full) => world.disk.set_full(*full),
+            Self::ReadOnly(read_only) => world.disk.set_read_only_mount(*read_only),
+            Self::MustRun(revision) => world.must_run(revision),
             Self::Fail(after) => world.disk.plan(Plan {
                 cut_at: None,
                 fail_at: Some(*after),
@@ -456,6 +462,8 @@ impl Act {
             | Self::Wall(_)
             | Self::Damage(..)
             | Self::Full(_)
+            | Self::ReadOnly(_)
+            | Self::MustRun(_)
             | Self::Fail(_)
             | Self::Lie(_)
             | Self::BreakLoader(_) => format!("{self:?}"),

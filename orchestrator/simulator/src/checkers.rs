@@ -334,6 +334,11 @@ impl Checkers {
         }
     }
 
+    /// Something that the acts of a life look at themselves.
+    pub(crate) fn complain(&mut self, invariant: u8, what: String) {
+        self.violations.push(Violation { invariant, what });
+    }
+
     /// A request is handed to the loop.
     pub fn asked(&mut self, moment: Moment<'_>, id: u64, request: &Request) {
         if let Request::PutRevision { revision, .. } = request {

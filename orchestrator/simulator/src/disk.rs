@@ -7,7 +7,7 @@
 //!   these changes and loses any other, in any combination. A rename is one change: the thing never loses both names, and a
 //!   name never stands for part of anything. Between folders both names may be left.
 //! - The power can be cut before any operation; every operation after that fails, and changes nothing.
-//! - An operation may fail once, reads may fail, and the disk may be full.
+//! - An operation may fail once, reads may fail, and the disk may be full or read-only.
 //! - What is durable is changed only by [`Disk::damage`].
 //!
 //! Contents are shared and copied on write, so an image costs little to clone.
@@ -70,6 +70,7 @@ struct Inner {
     total: u64,
     cut: bool,
     full: bool,
+    read_only: bool,
     /// Grows whenever something durable changes.
     generation: u64,
 }
@@ -147,6 +148,11 @@ impl Disk {
     /// Full from now on, or not any more.
     pub fn set_full(&self, full: bool) {
         self.lock().full = full;
+    }
+
+    /// Read-only from now on, or not any more.
+    pub fn set_read_only_mount(&self, read_only: bool) {
+        self.lock().read_only = read_only;
     }
 
     /// Files written from now on were changed at this time.
@@ -235,6 +241,9 @@ impl Disk {
         }
         if inner.cut {
             return Err(gone());
+        }
+        if inner.read_only {
+            return Err(error(io::ErrorKind::ReadOnlyFilesystem));
         }
         if inner.plan.fail_at == Some(number) {
             return Err(io::Error::other("input/output error"));

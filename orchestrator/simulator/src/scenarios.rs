@@ -37,6 +37,8 @@ pub struct Scenario {
     pub may_end_with: Vec<RevisionId>,
     /// Whether it is also cut twice.
     pub two_cuts: bool,
+    /// Whether it is not swept: its own acts cut, at the point that matters.
+    pub plain_only: bool,
 }
 
 /// What a sweep found.
@@ -188,6 +190,9 @@ impl Scenario {
     /// Goes through every point of a sweep.
     pub fn sweep(&self, sweep: Sweep) -> Tally {
         let mut tally = Tally::default();
+        if self.plain_only {
+            return tally;
+        }
         let plain = self.live(
             &Rc::new(RefCell::new(Choices::replay(&[]))),
             Cuts::default(),
@@ -360,6 +365,7 @@ impl Maker {
             progress: Vec::new(),
             may_end_with,
             two_cuts: false,
+            plain_only: false,
         });
         self.scenarios.last_mut().expect("one was added")
     }
@@ -748,6 +754,7 @@ impl Maker {
         self.add("first revision", &empty, &[&good.software], acts, &next);
         let factory = Base::factory(&self.catalogue.factory.clone());
         self.taken_over();
+        self.unwritable();
         let zero = RevisionId::factory();
         self.add(
             "first boot of a factory's disk",
@@ -760,6 +767,49 @@ impl Maker {
 }
 
 impl Maker {
+    /// Boots on a storage that takes no writes, in the middle of a trial and at rest.
+    fn unwritable(&mut self) {
+        let (first, next) = (local("first"), local("next"));
+        let (added, updated) = (self.variant("adds a container"), self.updated.clone());
+        let faults: [(&str, fn(bool) -> Act); 2] =
+            [("full", Act::Full), ("read-only", Act::ReadOnly)];
+        for (words, fault) in faults {
+            let boot = vec![
+                fault(true),
+                Act::Cut,
+                Act::Wait(20_000),
+                Act::MustRun(first.clone()),
+            ];
+            let refused = Act::AskOnce(Request::Command(Command::FactoryReset {
+                wipe_volumes: true,
+            }));
+            let after = vec![
+                refused,
+                Act::Wait(5_000),
+                Act::MustRun(first.clone()),
+                fault(false),
+            ];
+            let acts = [boot.clone(), after.clone()].concat();
+            let name = format!("a boot on a {words} storage");
+            self.add(&name, &updated, &[], acts, &first).plain_only = true;
+
+            let start = Act::Run {
+                revision: next.clone(),
+                again: false,
+                by_reboot: false,
+            };
+            let trial = [
+                install(&next, &added.software),
+                vec![start, Act::Wait(1500)],
+            ]
+            .concat();
+            let acts = [trial, boot, after, vec![Act::Wait(120_000)]].concat();
+            let name = format!("a boot on a {words} storage during a trial");
+            let scenario = self.add(&name, &updated, &[&added.software], acts, &next);
+            scenario.plain_only = true;
+        }
+    }
+
     /// The first start on a storage of Pantavisor's, cut from its beginning.
     fn taken_over(&mut self) {
         let (zero, next) = (RevisionId::factory(), local("next"));

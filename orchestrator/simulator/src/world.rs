@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use device::handle::{Action, Answer, Command, Refusal, Reply, Request};
 use device::ports::{self, Clock as _, Ending, Ports, RuntimeEvent};
 use device::{Device, Event, Handle, Settings};
-use model::{ContainerName, Instant, ObjectId, Status};
+use model::{ContainerName, Goal, Instant, ObjectId, Status};
 use store::{Options, Store};
 
 use crate::bugs::Bug;
@@ -625,6 +625,7 @@ impl World {
     pub fn come_to_rest(&mut self) -> Rest {
         self.disk.plan(Plan::default());
         self.disk.set_full(false);
+        self.disk.set_read_only_mount(false);
         self.loader.set_broken(false);
         self.runtime.set_lies(false);
         self.runtime.set_link(true);
@@ -659,6 +660,24 @@ impl World {
         self.machine.note(|| format!("at rest: {rest:?}"));
         self.with_checkers(|checkers, moment| checkers.settled(moment, &rest));
         rest
+    }
+
+    /// Complains when this revision does not run, or one of its containers does not.
+    pub(crate) fn must_run(&mut self, revision: &model::RevisionId) {
+        let view = self.view();
+        let running = view.as_ref().and_then(|view| view.running.as_ref());
+        let up = view.as_ref().is_some_and(|view| {
+            let mut containers = view.containers.iter();
+            containers.all(|container| match container.goal {
+                Goal::Mounted => container.status == Status::Mounted,
+                Goal::Started => matches!(container.status, Status::Started | Status::Ready),
+                Goal::Ready => container.status == Status::Ready,
+            })
+        });
+        if running != Some(revision) || !up {
+            let what = format!("{revision} must run, and {running:?} does (all up: {up})");
+            self.checkers.complain(8, what);
+        }
     }
 
     /// Whether nothing is under way that ends by itself.

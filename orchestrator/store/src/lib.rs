@@ -83,6 +83,11 @@ pub struct Failed {
 }
 
 impl Failed {
+    /// Whether the storage is mounted read-only, as a kernel does by itself when a file system is damaged.
+    pub fn is_read_only(&self) -> bool {
+        self.source.kind() == io::ErrorKind::ReadOnlyFilesystem
+    }
+
     /// Whether the disk (or a quota on it) is full.
     pub fn is_full(&self) -> bool {
         is_full(&self.source)

@@ -11,6 +11,7 @@ mod payload;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod verity;
 mod working;
 
 use std::io;
@@ -67,6 +68,13 @@ pub(crate) enum RevisionCommand {
         key: String,
         /// The file; without it, the key is removed.
         file: Option<PathBuf>,
+    },
+    /// Give the root image of a container a tree of hashes: devices whose kernel has dm-verity check each block when it is read.
+    Verity {
+        /// The working folder.
+        dir: PathBuf,
+        /// Name of the container.
+        name: String,
     },
     /// Say everything that is wrong with a working folder, a bundle or a manifest.
     Check {
@@ -325,6 +333,7 @@ impl RevisionCommand {
                 let is_inline = key.ends_with(".json");
                 set(&mut Working::open(&dir)?, key, file.as_deref(), is_inline)
             }
+            Self::Verity { dir, name } => verity::add(&dir, &name),
             Self::Check { path } => {
                 let manifest = working::check(&path)?;
                 Ok(vec![format!(

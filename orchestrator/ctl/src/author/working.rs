@@ -80,6 +80,11 @@ impl Working {
         self.path.join("objects")
     }
 
+    /// The exact text of a key's value.
+    pub(super) fn text(&self, key: &str) -> Option<&str> {
+        self.keys.get(key).map(|text| text.get())
+    }
+
     /// Sets a key to an object.
     pub(super) fn set_object(&mut self, key: String, object: ObjectId) {
         let text = RawValue::from_string(format!("\"{object}\"")).expect("hex in quotes is JSON");
