@@ -4,6 +4,7 @@
 //! take no exit code from the device process, which waits for its own children. Whatever ends the device process unasked, ends the boot:
 //! the machine starts again, and the marker has counted the try. A panic here is a panic of the kernel, which ends in the same.
 
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
@@ -233,6 +234,7 @@ fn judge(end: End, asked: Option<Last>) -> Option<Last> {
 fn start_device(init: &Init) -> std::io::Result<Child> {
     let mut command = Command::new("/proc/self/exe");
     command
+        .arg0("coxswain")
         .arg(cli::DEVICE)
         .env_clear()
         .env("PATH", PROGRAMS)
@@ -244,6 +246,7 @@ fn start_device(init: &Init) -> std::io::Result<Child> {
         command.arg(watchdog.descriptor().to_string());
         watchdog.share(true);
     }
+    linux::signals::start_unblocked(&mut command);
     let started = command.spawn();
     if let Some(watchdog) = watchdog {
         watchdog.share(false);

@@ -5,6 +5,7 @@
 pub mod check;
 pub mod cli;
 pub mod config;
+mod daemons;
 mod event_loop;
 mod figures;
 mod identify;

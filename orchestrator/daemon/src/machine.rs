@@ -12,6 +12,8 @@ use model::{ContainerName, Manifest, RevisionId};
 use store::Store;
 use store::disk::Disk;
 
+use crate::daemons::Daemons;
+
 /// Name of the private containerd in `GET /daemons`.
 const CONTAINERD: &str = "containerd";
 /// In the line of a module, this and a key of the user metadata stand for its value, up to the next `}`.
@@ -134,6 +136,7 @@ pub(crate) struct Host {
     pub(crate) facts: Facts,
     pub(crate) drivers: Drivers,
     pub(crate) containerd: Control,
+    pub(crate) others: Daemons,
     pub(crate) tokio: tokio::runtime::Handle,
 }
 
@@ -151,17 +154,18 @@ impl server::Machine for Host {
                 respawn: private.wanted,
             })
             .into_iter()
+            .chain(self.others.list())
             .collect()
     }
 
     fn control_daemon(&self, name: &str, action: DaemonAction) -> Option<Result<(), String>> {
-        if name != CONTAINERD || self.containerd.private().is_none() {
-            return None;
-        }
         let wanted = match action {
             DaemonAction::Start => true,
             DaemonAction::Stop => false,
         };
+        if name != CONTAINERD || self.containerd.private().is_none() {
+            return self.others.want(name, wanted).map(Ok);
+        }
         let done = self.tokio.block_on(self.containerd.want_private(wanted));
         Some(if done {
             Ok(())

@@ -24,6 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 use crate::config::Config;
+use crate::daemons::{self, Daemons};
 use crate::event_loop;
 use crate::figures::KernelFigures;
 use crate::identify::ByPlace;
@@ -95,12 +96,19 @@ impl World for Machine {
     type Watchdog = LoopWatchdog;
 }
 
+/// What only a device below our own init has.
+#[derive(Debug, Default)]
+struct OfInit {
+    watchdog: LoopWatchdog,
+    others: Daemons,
+}
+
 /// Runs the device until it has ended.
 ///
 /// # Errors
 /// Something that the device cannot do without could not be made.
 pub fn run(config: Config) -> Result<Ending, RunError> {
-    run_with(Arc::new(config), LoopWatchdog::default())
+    run_with(Arc::new(config), OfInit::default())
 }
 
 /// The same below our own init, which hands over the open watchdog.
@@ -118,7 +126,11 @@ pub fn run_below_init(config: Config, watchdog: Option<i32>) -> Result<Ending, R
         }
     };
     keep_time(config.path("storage"));
-    run_with(Arc::new(config), watchdog)
+    let others = Daemons::start(daemons::FILE.as_ref()).unwrap_or_else(|error| {
+        tracing::error!(%error, "the programs of {} are not started", daemons::FILE);
+        Daemons::default()
+    });
+    run_with(Arc::new(config), OfInit { watchdog, others })
 }
 
 /// Keeps the time for the next boot, every now and then. The thread ends with the process.
@@ -136,7 +148,7 @@ fn keep_time(storage: PathBuf) {
     }
 }
 
-fn run_with(config: Arc<Config>, watchdog: LoopWatchdog) -> Result<Ending, RunError> {
+fn run_with(config: Arc<Config>, of_init: OfInit) -> Result<Ending, RunError> {
     let storage = config.path("storage");
     let run_dir = config.path("run-dir");
     let socket = config.path("socket");
@@ -180,7 +192,7 @@ fn run_with(config: Arc<Config>, watchdog: LoopWatchdog) -> Result<Ending, RunEr
             what: "the asynchronous run time",
             source,
         })?;
-    let ending = bring_up(&config, &tokio, opened, &run_dir, watchdog);
+    let ending = bring_up(&config, &tokio, opened, &run_dir, of_init);
     // What is still running on it is idle connections and followers; they end with it.
     tokio.shutdown_timeout(Duration::from_millis(500));
     ending
@@ -191,9 +203,10 @@ fn bring_up(
     tokio: &tokio::runtime::Runtime,
     opened: store::Opened<LinuxDisk>,
     run_dir: &Path,
-    watchdog: LoopWatchdog,
+    of_init: OfInit,
 ) -> Result<Ending, RunError> {
     let (storage, socket) = (config.path("storage"), config.path("socket"));
+    let OfInit { watchdog, others } = of_init;
     let (events, queue) = channel();
     let sender = events.clone();
     let handle = Handle::new(move |request, reply| {
@@ -287,6 +300,7 @@ fn bring_up(
             facts: Facts::new(&storage, config.number("storage-reserve")),
             drivers,
             containerd: control.clone(),
+            others,
             tokio: tokio.handle().clone(),
         }),
         clock: Arc::new(SystemClock),

@@ -1,7 +1,10 @@
 //! Signals of an init: taken one by one from a descriptor, never in a handler.
+#![allow(unsafe_code)] // `pre_exec`: the mask is changed between fork and exec
 
 use std::io;
 use std::os::fd::AsFd as _;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
@@ -58,6 +61,16 @@ impl Signals {
     }
 }
 
+/// Lets a program start with no signal blocked: it would keep those that [`Signals::take`] blocked here, and so would all that it starts.
+pub fn start_unblocked(command: &mut Command) {
+    let unblock = || {
+        unblock_all();
+        Ok(())
+    };
+    // SAFETY: between fork and exec it only makes a system call.
+    unsafe { command.pre_exec(unblock) };
+}
+
 /// In a child: no signal is blocked any more.
 pub(crate) fn unblock_all() {
     pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).ok();
@@ -80,6 +93,12 @@ mod tests {
             (first, second),
             (Some(Asked::Reboot), Some(Asked::PowerOff))
         );
+        // A program that is started now has nothing blocked: SIGTERM ends it.
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "kill -TERM $$; exit 7"]);
+        start_unblocked(&mut command);
+        use std::os::unix::process::ExitStatusExt as _;
+        assert_eq!(command.status().unwrap().signal(), Some(15));
         unblock_all();
     }
 }

@@ -44,6 +44,7 @@ pub fn start(terminal: &Path, program: &Path) -> io::Result<Child> {
         .stdin(Stdio::from(file.try_clone()?))
         .stdout(Stdio::from(file.try_clone()?))
         .stderr(Stdio::from(file));
+    crate::signals::start_unblocked(&mut command);
     let lead = || {
         rustix::process::setsid()?;
         // Without a controlling terminal the shell has no job control, and works all the same.
