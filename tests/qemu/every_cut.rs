@@ -19,14 +19,11 @@ use crate::life::{DISK_BYTES, Life, OPTIONS, boot, live, parts_in, settle, templ
 use crate::machine::Parts;
 use crate::medium::{Looked, Medium, Replay};
 use crate::moments::Moments;
-use crate::replay::{How, Judged, Sample, points, replay};
+use crate::replay::{How, Judged, POINTS_MIN, Sample, points, replay};
 use crate::system::Revision;
 
 /// A disk that lies carries out one flush of so many.
 const HONEST_ONE_OF: usize = 3;
-
-/// So many are tried when nothing else is said.
-const POINTS_MIN: usize = 5000;
 
 fn setting(name: &str) -> Option<usize> {
     let named = std::env::var(name).ok();
@@ -181,7 +178,8 @@ fn every_cut_of_recorded_lives_leaves_a_device_that_runs() {
         violations.append(&mut judged.violations);
         samples.extend(judged.samples.into_iter().map(|sample| (index, sample)));
     }
-    assert!(wanted.is_some() || count >= POINTS_MIN, "only {count}");
+    let least = lives.len() * POINTS_MIN;
+    assert!(wanted.is_some() || count >= least, "only {count}");
     let from = Instant::now();
     let count = samples.len();
     violations.extend(boot_samples(&bench.parts, &lives, samples));
@@ -203,5 +201,5 @@ fn every_cut_of_recorded_lives_leaves_a_device_that_runs() {
     };
     let judged = replay(life, &few, how);
     say("a disk that lies", &judged, from);
-    assert!(judged.violations.len() > few.len() / 10);
+    assert!(!judged.violations.is_empty());
 }

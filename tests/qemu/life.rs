@@ -90,6 +90,13 @@ pub(crate) fn drive(
     code == Some(0)
 }
 
+/// Whether a line is of the driver's, and not of the shell's or an error's.
+pub(crate) fn is_told(line: &str) -> bool {
+    ["@a ", "@d ", "@s ", "@c ", "@b"]
+        .iter()
+        .any(|start| line.starts_with(start))
+}
+
 /// Where each machine of a test has its own sockets.
 pub(crate) fn parts_in(shared: &Parts, name: &str, options: &str) -> Parts {
     let folder = shared.folder.join(name);
@@ -228,7 +235,7 @@ pub(crate) fn live(parts: &Parts, factory: bool, made: (&Manifest, &Image), seed
     machine.wait_for_end(Duration::from_secs(60));
     let recording = recorder.take();
     for (place, line) in &recording.told {
-        if !line.is_empty() {
+        if is_told(line) {
             ledger.told(*place, line);
         }
     }

@@ -169,6 +169,9 @@ impl Medium {
             "Directories count wrong",
             "bitmap does not match checksum",
             "bitmap differences",
+            // The list of those begins in the superblock.
+            "orphan",
+            "zero dtime",
             "Padding at end of",
             "Fix? yes",
             "FILE SYSTEM WAS MODIFIED",

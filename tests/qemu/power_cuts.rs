@@ -14,7 +14,8 @@ use crate::disk::Disk;
 use crate::invariants::{Findings, When, inspect};
 use crate::ledger::{Ledger, Place};
 use crate::life::{
-    DISK_BYTES, OPTIONS, boot_until, drive, factory_disk, ledger_of, parts_in, settle, template,
+    DISK_BYTES, OPTIONS, boot_until, drive, factory_disk, is_told, ledger_of, parts_in, settle,
+    template,
 };
 use crate::machine::{Machine, Parts};
 use crate::medium::{Medium, Replay, coxswain_check};
@@ -122,12 +123,9 @@ impl Device<'_> {
 
     /// Writes down what the device has told.
     fn hear(&mut self, lines: &[String]) {
-        for line in lines.iter().filter(|line| line.starts_with('@')) {
-            // The last line may be torn, as QEMU was killed while it was on its way; the first one is the shell's.
-            if line != "@up" {
-                self.place += STEP;
-                self.ledger.told(self.place, line);
-            }
+        for line in lines.iter().filter(|line| is_told(line)) {
+            self.place += STEP;
+            self.ledger.told(self.place, line);
         }
     }
 

@@ -11,6 +11,9 @@ use crate::medium::{Looked, Medium, Replay, Torn, coxswain_check};
 use crate::moments::Moments;
 use crate::record::{Entry, Fate, Player, Recording};
 
+/// So many for a life when nothing else is said: a quick machine has few flushes in it.
+pub(crate) const POINTS_MIN: usize = 2500;
+
 /// A place where the power is cut, and what becomes of the cache.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Point {
@@ -45,7 +48,7 @@ pub(crate) struct Judged {
     pub(crate) samples: Vec<Sample>,
 }
 
-/// Places to cut at: at each flush with nothing of the cache kept, and between with mixtures: as many, or until there are `wanted`.
+/// Places to cut at: at each flush with nothing of the cache kept, and between with mixtures: as many, or until there are enough.
 /// When fewer are wanted than that, some flushes are left out.
 pub(crate) fn points(
     recording: &Recording,
@@ -71,7 +74,7 @@ pub(crate) fn points(
         let seed = moments.below(1 << 31);
         points.push(Point { place, fate, seed });
     };
-    let wanted = wanted.unwrap_or(2 * gaps.len()).max(2);
+    let wanted = wanted.unwrap_or((2 * gaps.len()).max(POINTS_MIN)).max(2);
     let step = (2 * gaps.len()).div_ceil(wanted).max(1);
     let gaps: Vec<_> = gaps.into_iter().step_by(step).collect();
     let count = gaps.len().max(1);
