@@ -141,10 +141,9 @@ pub(crate) fn mount_image(config: &Config, root: &RootVolume) -> Result<(), Root
         Some(verity) => {
             let (hashes, name) = (config.object(verity.hashes), verity_name(root.object));
             match mounts::mount_verity(&image, &hashes, &verity.root_hash, &name, format, &target) {
-                Err(MountError::Verity {
-                    source: VerityError::NotThere,
-                    ..
-                }) => {
+                Err(MountError::Verity { source, .. })
+                    if matches!(*source, VerityError::NotThere) =>
+                {
                     // It was hashed as a whole when it came and at this boot; see decision 0097.
                     tracing::warn!(key = %root.key, "mounted without dm-verity, which this kernel has not");
                     mounts::mount_image(&image, format, &target)

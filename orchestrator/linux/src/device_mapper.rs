@@ -80,7 +80,7 @@ impl VerityDevice {
         root_hash: &str,
     ) -> Result<Self, VerityError> {
         let digits = root_hash.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if !digits || root_hash.len() % 2 != 0 || root_hash.len() > 128 {
+        if !digits || !root_hash.len().is_multiple_of(2) || root_hash.len() > 128 {
             return Err(VerityError::BadRoot(root_hash.to_owned()));
         }
         let control = control()?;

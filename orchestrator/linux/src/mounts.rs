@@ -39,7 +39,7 @@ pub enum MountError {
         image: PathBuf,
         /// Why.
         #[source]
-        source: VerityError,
+        source: Box<VerityError>,
     },
     /// The tree of hashes cannot be used.
     #[error("the tree of hashes {hashes} cannot be used")]
@@ -128,7 +128,7 @@ pub fn mount_verity(
     let (data, tree) = (attach(image)?, attach(hashes)?);
     let checked = |source| MountError::Verity {
         image: image.to_owned(),
-        source,
+        source: Box::new(source),
     };
     let device = VerityDevice::make(name, data.path(), tree.path(), &superblock, root_hash)
         .map_err(checked)?;

@@ -771,8 +771,8 @@ impl Maker {
     fn unwritable(&mut self) {
         let (first, next) = (local("first"), local("next"));
         let (added, updated) = (self.variant("adds a container"), self.updated.clone());
-        let faults: [(&str, fn(bool) -> Act); 2] =
-            [("full", Act::Full), ("read-only", Act::ReadOnly)];
+        type Fault = fn(bool) -> Act;
+        let faults = [("full", Act::Full as Fault), ("read-only", Act::ReadOnly)];
         for (words, fault) in faults {
             let boot = vec![
                 fault(true),

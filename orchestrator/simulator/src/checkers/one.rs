@@ -23,8 +23,7 @@ impl Checker for One {
             Request::Stop { .. } | Request::Command(Command::Reboot(_) | Command::PowerOff(_))
         );
         if !stops {
-            let mut shown = format!("{request:?}");
-            shown.truncate(shown.floor_char_boundary(80));
+            let shown = format!("{request:?}").chars().take(80).collect();
             self.open.insert(id, (facts.start, shown));
         }
     }
