@@ -67,6 +67,14 @@ pub fn busybox_that_asks() -> Image {
     made_of(&["ready", "inside"], &[])
 }
 
+/// The same with `coxswain-hawkbit`.
+///
+/// # Panics
+/// As [`busybox`].
+pub fn busybox_with_hawkbit() -> Image {
+    made_of(&["coxswain-hawkbit"], &[])
+}
+
 fn made_of(programs: &[&str], files: &[(&str, &str)]) -> Image {
     static BUILT: Mutex<BTreeMap<String, Image>> = Mutex::new(BTreeMap::new());
     let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);

@@ -38,7 +38,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("bridge", &[]),
     ("inside", &[]),
     ("acceptance", &[]),
-    ("clouds", &[]),
+    ("clouds", &["acceptance", "coxswain-hawkbit", "link"]),
+    ("coxswain-hawkbit", &["client", "link", "model"]),
     ("benches", &["acceptance", "lifecycle", "model"]),
 ];
 

@@ -14,7 +14,7 @@ const BOUNDARY: &str = "THIS_STRING_SEPARATES_MULTIPART";
 type Key = (String, String);
 
 /// MD5 as lower-case hexadecimal text.
-pub(crate) fn md5(bytes: &[u8]) -> String {
+pub fn md5(bytes: &[u8]) -> String {
     hex(&md5::Md5::digest(bytes))
 }
 

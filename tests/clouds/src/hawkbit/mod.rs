@@ -21,8 +21,10 @@ mod wire;
 
 use std::collections::{BTreeMap, VecDeque};
 
+pub use access::base64;
 pub use cbor::read as read_cbor;
-pub use serve::{Served, serve};
+pub use download::md5 as digest;
+pub use serve::{Hook, Served, serve, serve_with};
 pub use wire::{Request, Response};
 
 use polling::Bounds;

@@ -52,11 +52,22 @@ pub(crate) fn now() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
+/// Something that sees each request, and may change its answer.
+pub type Hook = Arc<dyn Fn(&Request, Response) -> Response + Send + Sync>;
+
 /// Serves on a free port of 127.0.0.1.
 ///
 /// # Errors
 /// When no port can be had.
 pub async fn serve(hawkbit: Hawkbit) -> std::io::Result<Served> {
+    serve_with(hawkbit, Arc::new(|_, answer| answer)).await
+}
+
+/// The same, with a hook for what devices ask.
+///
+/// # Errors
+/// When no port can be had.
+pub async fn serve_with(hawkbit: Hawkbit, hook: Hook) -> std::io::Result<Served> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let state = Arc::new(Mutex::new(hawkbit));
@@ -69,9 +80,10 @@ pub async fn serve(hawkbit: Hawkbit) -> std::io::Result<Served> {
                 continue;
             };
             let state = Arc::clone(&shared);
+            let hook = Arc::clone(&hook);
             tokio::spawn(async move {
                 let service = hyper::service::service_fn(move |request| {
-                    handle(Arc::clone(&state), peer, request)
+                    handle(Arc::clone(&state), Arc::clone(&hook), peer, request)
                 });
                 let connection = hyper::server::conn::http1::Builder::new()
                     .serve_connection(TokioIo::new(stream), service);
@@ -89,6 +101,7 @@ pub async fn serve(hawkbit: Hawkbit) -> std::io::Result<Served> {
 
 async fn handle(
     state: Arc<Mutex<Hawkbit>>,
+    hook: Hook,
     peer: SocketAddr,
     request: hyper::Request<Incoming>,
 ) -> Result<hyper::Response<Full<Bytes>>, Infallible> {
@@ -113,6 +126,11 @@ async fn handle(
         let mut hawkbit = state.lock().unwrap_or_else(PoisonError::into_inner);
         hawkbit.answer(now(), &peer.ip().to_string(), &asked)
     };
+    let answer = if asked.path.starts_with("/rest/") {
+        answer
+    } else {
+        hook(&asked, answer)
+    };
     Ok(render(answer))
 }
 
@@ -123,7 +141,9 @@ fn render(answer: Response) -> hyper::Response<Full<Bytes>> {
     for (name, value) in answer.headers {
         let name = hyper::header::HeaderName::from_bytes(name.as_bytes());
         let value = hyper::header::HeaderValue::from_bytes(value.as_bytes());
-        if let (Ok(name), Ok(value)) = (name, value) {
+        // What was changed on the way has another length.
+        let length = matches!(&name, Ok(name) if *name == hyper::header::CONTENT_LENGTH);
+        if let (Ok(name), Ok(value), false) = (name, value, length) {
             response.headers_mut().append(name, value);
         }
     }

@@ -1,0 +1,301 @@
+//! The management side of an update server, as far as the scenarios need it: one port, one implementation for each kind of server.
+//! Ours and the real hawkBit are the same kind.
+
+use serde_json::{Value, json};
+
+use crate::call;
+
+/// How a device reaches a server.
+#[derive(Debug, Clone)]
+pub struct Access {
+    /// `http://host:port`.
+    pub url: String,
+    /// Tenant.
+    pub tenant: String,
+    /// Name of the device.
+    pub controller: String,
+    /// Its target token.
+    pub token: String,
+}
+
+/// How an assignment is meant.
+#[derive(Debug, Clone)]
+pub enum How {
+    /// Now.
+    Forced,
+    /// When it suits.
+    Soft,
+    /// Fetch only.
+    DownloadOnly,
+    /// Within a window: schedule, duration.
+    Window(String, String),
+}
+
+/// Where an action stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The device has not ended it.
+    Open,
+    /// Success.
+    Finished,
+    /// Failure.
+    Error,
+    /// Cancelled.
+    Cancelled,
+    /// Fetched, and more was not asked for.
+    Downloaded,
+}
+
+/// What the operator sees of an action.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// Where it stands.
+    pub outcome: Outcome,
+    /// Type and messages of each report, oldest first.
+    pub rows: Vec<(String, String)>,
+    /// The last code.
+    pub code: Option<i64>,
+}
+
+/// What not every server can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ability {
+    /// Take an action back.
+    Cancel,
+    /// Ask for consent.
+    Confirmation,
+    /// Maintenance windows.
+    Window,
+    /// Download only, soft.
+    Kinds,
+    /// Rollouts with groups and a threshold.
+    Rollouts,
+    /// Keep what a device reports, for the operator to read.
+    Reports,
+}
+
+/// The management side of a server. Failures are panics: a scenario cannot go on.
+pub trait Management {
+    /// What it is, for the table.
+    fn name(&self) -> String;
+    /// Why it cannot do something, if it cannot.
+    fn lacks(&self, ability: Ability) -> Option<&'static str>;
+    /// A new device.
+    fn add_device(&self, id: &str) -> Access;
+    /// Publishes files under a name; the identifier of what can be assigned.
+    fn publish(&self, name: &str, files: &[(&str, &[u8])]) -> u64;
+    /// Assigns it to a device; the action.
+    fn assign(&self, device: &str, set: u64, how: &How) -> u64;
+    /// What the operator sees.
+    fn see(&self, device: &str, action: u64) -> Seen;
+    /// Takes an action back.
+    fn cancel(&self, device: &str, action: u64);
+    /// Switches consent on or off.
+    fn ask_for_consent(&self, on: bool);
+    /// Starts a rollout to devices whose names begin so; its identifier.
+    fn rollout(&self, name: &str, devices: &str, set: u64, groups: u32, error_percent: u32) -> u64;
+    /// State of a rollout and actions per state (running, scheduled, finished, error).
+    fn see_rollout(&self, rollout: u64) -> (String, [u64; 4]);
+    /// Actions of a device, newest last.
+    fn actions(&self, device: &str) -> Vec<u64>;
+}
+
+/// A hawkBit server, ours or a real one.
+#[derive(Debug)]
+pub struct Hawkbit {
+    url: String,
+    authorization: String,
+    label: String,
+}
+
+impl Hawkbit {
+    /// With an operator's login. Sets what the scenarios rely on: target tokens, polling every second.
+    ///
+    /// # Panics
+    /// When the server refuses.
+    pub fn new(url: &str, user: &str, password: &str, label: &str) -> Self {
+        let pair = format!("{user}:{password}");
+        let hawkbit = Self {
+            url: url.trim_end_matches('/').to_owned(),
+            authorization: format!("Basic {}", crate::hawkbit::base64(pair.as_bytes())),
+            label: label.to_owned(),
+        };
+        hawkbit.set("authentication.targettoken.enabled", &json!(true));
+        hawkbit.set("user.confirmation.flow.enabled", &json!(false));
+        // A server of somebody else may not allow so short a time.
+        let path = "/system/configs/pollingTime";
+        for time in ["00:00:01", "00:00:05", "00:00:30"] {
+            if hawkbit.ask("PUT", path, &json!({"value": time})).is_ok() {
+                break;
+            }
+        }
+        hawkbit
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &Value) -> Result<Value, String> {
+        let target = format!("/rest/v1{path}");
+        call::json(&self.url, method, &target, &self.authorization, body)
+    }
+
+    fn must(&self, method: &str, path: &str, body: &Value) -> Value {
+        self.ask(method, path, body)
+            .unwrap_or_else(|error| panic!("{}: {error}", self.label))
+    }
+
+    fn set(&self, name: &str, value: &Value) {
+        let path = format!("/system/configs/{name}");
+        self.must("PUT", &path, &json!({"value": value}));
+    }
+}
+
+fn id(value: &Value) -> u64 {
+    value["id"].as_u64().expect("a record has an id")
+}
+
+impl Management for Hawkbit {
+    fn name(&self) -> String {
+        self.label.clone()
+    }
+
+    fn lacks(&self, _: Ability) -> Option<&'static str> {
+        None
+    }
+
+    fn add_device(&self, device: &str) -> Access {
+        let token = format!("token-of-{device}");
+        let body = json!([{"controllerId": device, "name": device, "securityToken": token}]);
+        self.must("POST", "/targets", &body);
+        Access {
+            url: self.url.clone(),
+            tenant: "DEFAULT".to_owned(),
+            controller: device.to_owned(),
+            token,
+        }
+    }
+
+    fn publish(&self, name: &str, files: &[(&str, &[u8])]) -> u64 {
+        let body = json!([{"name": name, "version": "1", "type": "os"}]);
+        let module = id(&self.must("POST", "/softwaremodules", &body)[0]);
+        for (file, bytes) in files {
+            let target = format!("/rest/v1/softwaremodules/{module}/artifacts");
+            call::upload(&self.url, "POST", &target, &self.authorization, file, bytes)
+                .unwrap_or_else(|error| panic!("{}: {error}", self.label));
+        }
+        let body =
+            json!([{"name": name, "version": "1", "type": "os", "modules": [{"id": module}]}]);
+        id(&self.must("POST", "/distributionsets", &body)[0])
+    }
+
+    fn assign(&self, device: &str, set: u64, how: &How) -> u64 {
+        let mut order = json!({"id": device});
+        match how {
+            How::Forced => order["type"] = json!("forced"),
+            How::Soft => order["type"] = json!("soft"),
+            How::DownloadOnly => order["type"] = json!("downloadonly"),
+            How::Window(schedule, duration) => {
+                order["type"] = json!("forced");
+                order["maintenanceWindow"] =
+                    json!({"schedule": schedule, "duration": duration, "timezone": "+00:00"});
+            }
+        }
+        let path = format!("/distributionsets/{set}/assignedTargets");
+        let answer = self.must("POST", &path, &json!([order]));
+        id(&answer["assignedActions"][0])
+    }
+
+    fn see(&self, device: &str, action: u64) -> Seen {
+        let path = format!("/targets/{device}/actions/{action}");
+        let view = self.must("GET", &path, &Value::Null);
+        // Newer releases tell the true state in `status`, older ones in `detailStatus`.
+        let state = view["detailStatus"].as_str().or(view["status"].as_str());
+        let active = view["active"]
+            .as_bool()
+            .unwrap_or(view["status"] == "pending");
+        let outcome = match state {
+            Some("finished") => Outcome::Finished,
+            Some("error") => Outcome::Error,
+            Some("canceled") => Outcome::Cancelled,
+            Some("downloaded") if !active => Outcome::Downloaded,
+            _ => Outcome::Open,
+        };
+        let list = self.must(
+            "GET",
+            &format!("{path}/status?sort=id:ASC&limit=200"),
+            &Value::Null,
+        );
+        let rows = list["content"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|row| {
+                let messages: Vec<&str> = row["messages"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(Value::as_str)
+                    .collect();
+                (
+                    row["type"].as_str().unwrap_or_default().to_owned(),
+                    messages.join(" | "),
+                )
+            });
+        Seen {
+            outcome,
+            rows: rows.collect(),
+            code: view["lastStatusCode"].as_i64(),
+        }
+    }
+
+    fn cancel(&self, device: &str, action: u64) {
+        let path = format!("/targets/{device}/actions/{action}");
+        self.must("DELETE", &path, &Value::Null);
+    }
+
+    fn ask_for_consent(&self, on: bool) {
+        self.set("user.confirmation.flow.enabled", &json!(on));
+    }
+
+    fn rollout(&self, name: &str, devices: &str, set: u64, groups: u32, error_percent: u32) -> u64 {
+        let body = json!({
+            "name": name, "distributionSetId": set,
+            "targetFilterQuery": format!("controllerId=={devices}*"),
+            "amountGroups": groups, "type": "forced",
+            "successCondition": {"condition": "THRESHOLD", "expression": "50"},
+            "successAction": {"action": "NEXTGROUP", "expression": ""},
+            "errorCondition":
+                {"condition": "THRESHOLD", "expression": error_percent.to_string()},
+            "errorAction": {"action": "PAUSE", "expression": ""},
+        });
+        let rollout = id(&self.must("POST", "/rollouts", &body));
+        crate::wait(&format!("rollout {name} is ready"), 60, || {
+            (self.see_rollout(rollout).0 == "ready").then_some(())
+        });
+        self.must("POST", &format!("/rollouts/{rollout}/start"), &Value::Null);
+        rollout
+    }
+
+    fn see_rollout(&self, rollout: u64) -> (String, [u64; 4]) {
+        let view = self.must("GET", &format!("/rollouts/{rollout}"), &Value::Null);
+        let count = |name: &str| {
+            view["totalTargetsPerStatus"][name]
+                .as_u64()
+                .unwrap_or_default()
+        };
+        let counts = ["running", "scheduled", "finished", "error"].map(count);
+        (
+            view["status"].as_str().unwrap_or_default().to_owned(),
+            counts,
+        )
+    }
+
+    fn actions(&self, device: &str) -> Vec<u64> {
+        let path = format!("/targets/{device}/actions?sort=id:ASC");
+        let list = self.must("GET", &path, &Value::Null);
+        list["content"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(id)
+            .collect()
+    }
+}

@@ -1,0 +1,98 @@
+//! One suite of scenarios, written once against the management side of a server, with the real client, the real orchestrator and
+//! real containers. Servers: ours in both releases; a real hawkBit where `HAWKBIT_JAR=file.jar` (started here, needs Java 17) or
+//! `HAWKBIT_URL=http://host:port` with `HAWKBIT_USER` and `HAWKBIT_PASSWORD` say where one is. What a server cannot do says SKIPPED.
+
+mod scenarios;
+
+use acceptance::needs_containers;
+use clouds::hawkbit::{Hawkbit as Ours, Release, Setup, serve};
+use clouds::jar::Jar;
+use clouds::management::{Hawkbit, Management};
+
+fn run(server: &dyn Management) {
+    let mut table = String::new();
+    let only = std::env::var("SCENARIO").ok();
+    for (name, needs, scenario) in scenarios::ALL {
+        if only.as_ref().is_some_and(|only| !name.contains(only)) {
+            continue;
+        }
+        let line = match needs.iter().find_map(|ability| server.lacks(*ability)) {
+            Some(why) => format!("SKIPPED {name} on {}: {why}", server.name()),
+            None => {
+                let began = std::time::Instant::now();
+                eprintln!("==> {}: {name}", server.name());
+                scenario(server);
+                format!(
+                    "passed  {name} on {} ({} s)",
+                    server.name(),
+                    began.elapsed().as_secs()
+                )
+            }
+        };
+        table.push_str(&line);
+        table.push('\n');
+    }
+    eprintln!("{table}");
+}
+
+fn ours(release: Release) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("a run time");
+    let mut setup = Setup::stock(release);
+    setup.polling_min_s = 1;
+    let began = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .expect("a clock");
+    let began = i64::try_from(began.as_millis()).expect("a date");
+    let served = runtime
+        .block_on(serve(Ours::new(setup, began)))
+        .expect("a port");
+    let label = format!("ours as {}", release.number());
+    run(&Hawkbit::new(&served.url(), "admin", "admin", &label));
+}
+
+#[test]
+fn on_our_server_as_0_9_0() {
+    needs_containers!();
+    ours(Release::V0_9_0);
+}
+
+#[test]
+fn on_our_server_as_1_0_4() {
+    needs_containers!();
+    ours(Release::V1_0_4);
+}
+
+#[test]
+fn on_a_real_hawkbit() {
+    if acceptance::device::missing().is_some() {
+        eprintln!("SKIPPED on_a_real_hawkbit: no containers here");
+        return;
+    }
+    let variable = |name: &str| std::env::var(name).ok();
+    if let Some(jar) = variable("HAWKBIT_JAR") {
+        let server = Jar::start(std::path::Path::new(&jar));
+        run(&Hawkbit::new(
+            &server.url,
+            "admin",
+            "admin",
+            &format!("hawkBit {jar}"),
+        ));
+    } else if let Some(url) = variable("HAWKBIT_URL") {
+        let user = variable("HAWKBIT_USER").unwrap_or_else(|| "admin".to_owned());
+        let password = variable("HAWKBIT_PASSWORD").unwrap_or_else(|| "admin".to_owned());
+        run(&Hawkbit::new(
+            &url,
+            &user,
+            &password,
+            &format!("hawkBit at {url}"),
+        ));
+    } else {
+        eprintln!(
+            "SKIPPED on_a_real_hawkbit: set HAWKBIT_JAR=file.jar, or HAWKBIT_URL with HAWKBIT_USER and HAWKBIT_PASSWORD"
+        );
+    }
+}
