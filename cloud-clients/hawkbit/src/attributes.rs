@@ -48,7 +48,7 @@ mod tests {
             ("secret", "y"),
         ]
         .into_iter()
-        .map(|(key, value)| (key.to_owned(), value.repeat(1)))
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .collect();
         let wanted = ["pantavisor.*".to_owned()];
         let found = chosen(&device, &wanted);

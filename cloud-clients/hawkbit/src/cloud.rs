@@ -459,8 +459,7 @@ fn feedback(report: &Report) -> (Channel, Feedback) {
         Told::Waiting { .. } => on(Execution::Scheduled, Finished::None),
         Told::Progress(fetched) => {
             let (channel, mut feedback) = on(Execution::Download, Finished::None);
-            feedback.progress =
-                Some((u64::from(fetched.objects), u64::from(fetched.objects_total)));
+            feedback.progress = Some((fetched.objects, fetched.objects_total));
             (channel, feedback)
         }
         Told::Downloaded | Told::DownloadedOnly => on(Execution::Downloaded, Finished::None),

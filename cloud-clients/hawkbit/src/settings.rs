@@ -144,7 +144,10 @@ mod tests {
             }
             Settings::read(&config)
         };
-        let good = [("server", "https://h:8443/x/"), ("controller-id", "d\u{e9}:1")];
+        let good = [
+            ("server", "https://h:8443/x/"),
+            ("controller-id", "d\u{e9}:1"),
+        ];
         let settings = read(&good).expect("good settings");
         assert_eq!(
             settings.root.to_string(),

@@ -13,6 +13,10 @@ use crate::deployment::{Code, Event, Phase, Told, Trouble};
 use crate::device::Device;
 use crate::fetch::{passes, trouble_of};
 
+/// Looks for the record of a failure, and the pause between two.
+const RECORD_LOOKS: u32 = 6;
+const RECORD_PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
+
 impl<D: Device> Agent<D> {
     /// Installs or observes, whichever is due.
     pub(super) async fn work(&mut self, now: &mut Running) {
@@ -101,14 +105,22 @@ impl<D: Device> Agent<D> {
 
     /// The device's own words for a failure: its record, and the chain of causes.
     async fn trouble(&self, revision: &RevisionId, progress: &Progress) -> Result<Trouble, Error> {
-        let status = self.device.status().await?;
-        let record = status
-            .last_failure
-            .filter(|failure| failure.revision == *revision);
-        let failure = match record {
-            Some(summary) => self.device.failure(summary.id).await.ok(),
-            None => None,
-        };
+        let mut failure = None;
+        for look in 0..RECORD_LOOKS {
+            let status = self.device.status().await?;
+            let record = status
+                .last_failure
+                .filter(|failure| failure.revision == *revision);
+            if let Some(summary) = record {
+                failure = self.device.failure(summary.id).await.ok();
+                break;
+            }
+            // The record is made while the device goes back: a little after its progress says so. A refusal has none.
+            if progress.status != State::Error || look + 1 == RECORD_LOOKS {
+                break;
+            }
+            tokio::time::sleep(RECORD_PAUSE).await;
+        }
         let why = self.device.why_revision(revision).await.ok();
         let mut trouble = match &failure {
             Some(failure) => Trouble::from_failure(failure),

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use acceptance::device::Device;
-use acceptance::image::{Image, busybox, busybox_with_hawkbit, object};
+use acceptance::image::{Image, busybox, object};
 use acceptance::manifest::Manifest;
 use clouds::call;
 use clouds::client::Client;
@@ -84,7 +84,7 @@ impl Payload {
     /// A good one with an object that takes a while to fetch.
     fn large(mark: &str, bytes: usize) -> Self {
         let image = busybox(&[]);
-        let filler: Vec<u8> = (0..bytes).map(|n| (n * 31 % 251) as u8).collect();
+        let filler: Vec<u8> = (0..=250_u8).cycle().take(bytes).collect();
         let mut filler = filler;
         filler.extend_from_slice(mark.as_bytes());
         let filler = object(&filler);
@@ -418,57 +418,6 @@ fn killed(server: &dyn Management) {
         .count();
     assert_eq!(ends, 1, "{:?}", seen.rows);
     rig.changed();
-}
-
-/// The client is a container of the revision (`examples/hawkbit`), and installs one that brings it along and adds another.
-fn in_a_container(server: &dyn Management) {
-    let text = include_str!("../../../../examples/hawkbit/manifest.json");
-    let rig = Rig::new(server, "inside", &[]);
-    let image = busybox_with_hawkbit();
-    let own = text
-        .replace("SHA256_OF_ROOT", &image.sha256)
-        .replace("https://hawkbit.example", &rig.access.url)
-        .replace("DEVICE", &rig.access.controller)
-        .replace("TOKEN", &rig.access.token);
-    let mut manifest = Manifest::from_text(&own);
-    let settings = json!([
-        "COXSWAIN_HAWKBIT_POLL_INTERVAL=1s",
-        "COXSWAIN_HAWKBIT_POLL_MIN=1s",
-        "COXSWAIN_HAWKBIT_POLL_MAX=2s",
-        "COXSWAIN_HAWKBIT_PROXY=none",
-    ]);
-    let value: Value = serde_json::from_str(&own).expect("JSON");
-    let mut run = value["hawkbit/run.json"].clone();
-    let env = run["env"].as_array_mut().expect("a list");
-    env.extend(settings.as_array().expect("a list").iter().cloned());
-    manifest = manifest.key("hawkbit/run.json", run);
-    let (status, said) = rig.device.update("locals/factory", &manifest, &[&image]);
-    assert_eq!(status, "DONE", "{said}");
-    let client = rig.device.container_pid("hawkbit");
-
-    let web = busybox(&[]);
-    let next = manifest.container(
-        "web",
-        &web,
-        &["/bin/sleep", "1000"],
-        json!({"group": "app"}),
-    );
-    let text = next.text();
-    let set = server.publish(
-        &rig.name,
-        &[
-            ("manifest.json", text.as_bytes()),
-            (&web.sha256, &web.bytes),
-        ],
-    );
-    let action = server.assign(&rig.name, set, &How::Forced);
-    ended(server, &rig, action, Outcome::Finished);
-    assert!(rig.device.container_pid("web").is_some());
-    assert_eq!(
-        rig.device.container_pid("hawkbit"),
-        client,
-        "it was not restarted"
-    );
 }
 
 /// What a simulated device does: takes what is offered and says how it went.
