@@ -76,11 +76,6 @@ impl Kernel {
         self.folder.join(format!("boot/vmlinuz-{}", self.version))
     }
 
-    /// Where it was unpacked: `boot` and `lib/modules` are there.
-    pub(crate) fn folder(&self) -> &Path {
-        &self.folder
-    }
-
     /// Its version, as `uname -r` tells it.
     pub(crate) fn version(&self) -> &str {
         &self.version

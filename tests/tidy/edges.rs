@@ -21,6 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "coxswain",
         &[
             "api",
+            "bridge",
             "containerd",
             "device",
             "linux",

@@ -8,6 +8,7 @@ pub mod config;
 mod daemons;
 mod event_loop;
 mod figures;
+mod host_port;
 mod identify;
 pub mod init;
 mod jobs;

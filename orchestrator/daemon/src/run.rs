@@ -27,6 +27,7 @@ use crate::config::Config;
 use crate::daemons::{self, Daemons};
 use crate::event_loop;
 use crate::figures::KernelFigures;
+use crate::host_port;
 use crate::identify::ByPlace;
 use crate::jobs::Worker;
 use crate::kept;
@@ -126,6 +127,7 @@ pub fn run_below_init(config: Config, watchdog: Option<i32>) -> Result<Ending, R
         }
     };
     keep_time(config.path("storage"));
+    host_port::serve(config.path("socket"));
     let others = Daemons::start(daemons::FILE.as_ref()).unwrap_or_else(|error| {
         tracing::error!(%error, "the programs of {} are not started", daemons::FILE);
         Daemons::default()
@@ -436,12 +438,7 @@ fn containerd_config(config: &Config, storage: &Path, run_dir: &Path) -> contain
     adapter.address = match config.text("containerd") {
         "spawn" => Address::Spawn(Spawn {
             program: config.text("containerd-binary").into(),
-            // Its store is a cache: where the storage takes no writes, memory does for this boot.
-            root: if linux::disk::is_writable(storage) {
-                storage.join("containerd")
-            } else {
-                run_dir.join("containerd-store")
-            },
+            root: storage.join("containerd"),
             state: run_dir.join("containerd"),
         }),
         address => Address::Connect(address.into()),

@@ -81,7 +81,8 @@ impl Link {
             writer: Mutex::new(Box::new(writer)),
             channels: Mutex::default(),
             is_up: AtomicBool::new(false),
-            next: AtomicU32::new(1),
+            // Frames of a side that was there before must not fit ours.
+            next: AtomicU32::new(std::process::id().wrapping_mul(1 << 16) | 1),
             connect,
         })
     }

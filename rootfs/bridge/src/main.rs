@@ -2,13 +2,18 @@
 
 #![forbid(unsafe_code)]
 
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bridge::{Link, carry};
+
+/// How long QEMU may take to connect.
+const WAIT: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
@@ -30,7 +35,7 @@ fn run(link: &Path, socket: &Path) -> Result<(), String> {
     let machine = listen(link)?;
     let clients = listen(socket)?;
     let said = |error: std::io::Error| format!("the connection of QEMU: {error}");
-    let (stream, _) = machine.accept().map_err(said)?;
+    let stream = accept(&machine).map_err(said)?;
     let link = Link::new(stream.try_clone().map_err(said)?, None);
     let opened = Arc::clone(&link);
     std::thread::spawn(move || {
@@ -39,6 +44,24 @@ fn run(link: &Path, socket: &Path) -> Result<(), String> {
         }
     });
     carry(&link, stream).map_err(said)
+}
+
+/// Waits for the one connection, and not for ever: whoever should make it may have failed to start.
+fn accept(listener: &UnixListener) -> std::io::Result<UnixStream> {
+    listener.set_nonblocking(true)?;
+    let end = Instant::now() + WAIT;
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                stream.set_nonblocking(false)?;
+                return Ok(stream);
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock && Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Only whoever runs the machine may operate it.

@@ -1,0 +1,148 @@
+//! The boot loader's environment, torn and corrupted on the disk while the machine is off: it boots, and mends what was damaged.
+//!
+//! Every byte range is swept in the adapters' own tests (`linux/tests/bootloaders`); here the real boot loaders read a sample.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use crate::built::Arch;
+use crate::machine::Machine;
+
+const BLOCK: u64 = 4096;
+/// Where `rootfs/build` puts the storage, and the note on arm64.
+const STORAGE_AT: u64 = 40 << 20;
+const NOTE_AT: u64 = 36 << 20;
+
+type Damage = (&'static str, fn(&Environment));
+
+/// The worst first.
+const DAMAGES: &[Damage] = &[
+    ("all zero", |place| place.write(0, &[0; 1024])),
+    ("a trial that does not exist", |place| {
+        place.replace("pv_rev=", "pv_try=")
+    }),
+    ("noise", |place| {
+        let noise: Vec<u8> = (0..1024u32)
+            .map(|n| (n.wrapping_mul(0x9E37_79B1) >> 24) as u8)
+            .collect();
+        place.write(0, &noise);
+    }),
+    ("torn in the middle", |place| place.write(24, &[0xFF; 1000])),
+    ("one bit of the name", |place| {
+        place.replace("pv_rev=l", "pv_rev=m")
+    }),
+    ("quotes and commands", |place| {
+        place.write(8, b"\npv_rev=$(reboot);\"'${x}\npv_tried=0\npv_try=;;\n")
+    }),
+];
+
+/// The bytes of the environment on the disk.
+struct Environment {
+    disk: File,
+    at: u64,
+}
+
+impl Environment {
+    fn of(arch: Arch, disk: &Path) -> Self {
+        // Its journal is empty: the boot loader's reader does not know it either.
+        let place = format!("{}?offset={STORAGE_AT}", disk.display());
+        let output = Command::new("debugfs")
+            .args(["-R", &format!("blocks {}", arch.environment()), &place])
+            .output()
+            .expect("e2fsprogs are installed");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let block: u64 = text.trim().parse().unwrap_or_else(|_| {
+            panic!(
+                "{} is not one block: {text}{}",
+                arch.environment(),
+                String::from_utf8_lossy(&output.stderr)
+            )
+        });
+        let disk = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(disk)
+            .expect("the disk");
+        Self {
+            disk,
+            at: STORAGE_AT + block * BLOCK,
+        }
+    }
+
+    fn read(&self) -> Vec<u8> {
+        let mut bytes = vec![0; 1024];
+        self.disk
+            .read_exact_at(&mut bytes, self.at)
+            .expect("the disk can be read");
+        bytes
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) {
+        self.disk
+            .write_all_at(bytes, self.at + offset)
+            .expect("the disk can be written");
+    }
+
+    fn replace(&self, from: &str, to: &str) {
+        let bytes = self.read();
+        let at = bytes
+            .windows(from.len())
+            .position(|window| window == from.as_bytes());
+        let at = at.unwrap_or_else(|| panic!("{from} is not in the environment"));
+        self.write(at as u64, to.as_bytes());
+    }
+}
+
+/// Boots a machine once for each kind of damage. `runs` is what is committed, and whose kernel ran below it.
+pub(crate) fn boots(arch: Arch, disk: &Path, runs: &(String, String)) {
+    let count = std::env::var("IMAGE_DAMAGES")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    let usual = match arch {
+        Arch::X86 => 2,
+        Arch::Arm => 1,
+    };
+    for (name, damage) in DAMAGES.iter().take(count.unwrap_or(usual)) {
+        let from = Instant::now();
+        let environment = Environment::of(arch, disk);
+        damage(&environment);
+        if arch == Arch::Arm {
+            // The note as well: it costs at most one start of a trial, and there is none.
+            environment
+                .disk
+                .write_all_at(&[0xA5; 512], NOTE_AT)
+                .expect("the disk can be written");
+        }
+        let mut machine = Machine::on(arch, disk);
+        let committed = &runs.0;
+        let kernel = machine.wait("what is committed runs", |machine| {
+            let status = machine.get("/status")?;
+            let mut containers = status["containers"].as_array()?.iter();
+            let is_good = status["running"] == committed.as_str()
+                && status["trial"].is_null()
+                && containers.all(|one| one["good"] == true);
+            is_good.then(|| machine.booted())?
+        });
+        assert!(
+            kernel == "0" || kernel == runs.1,
+            "{name}: the kernel of {kernel} runs"
+        );
+        // It was written anew: the next boot has its own kernel again.
+        machine.coxctl(&["reboot"]);
+        machine.wait("its own kernel is back", |machine| {
+            (machine.boots(&runs.1) > usize::from(kernel == runs.1)).then_some(())
+        });
+        machine.wait_until_good(committed, &runs.1);
+        machine.coxctl(&["poweroff"]);
+        machine.wait_for_end();
+        println!(
+            "{}: environment damaged ({name}): the kernel of {kernel} ran, then that of {}; {:.0} s",
+            arch.name(),
+            runs.1,
+            from.elapsed().as_secs_f64()
+        );
+    }
+}

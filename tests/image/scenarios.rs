@@ -1,0 +1,254 @@
+//! What a device must live through with its real boot chain, in one row on one machine for each architecture: each scenario starts from what
+//! the one before has left, which is always a committed revision that runs.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use crate::bench;
+use crate::built::{Arch, Built, archive, build};
+use crate::damage;
+use crate::machine::Machine;
+
+/// What the scenarios share.
+struct Course<'a> {
+    arch: Arch,
+    built: &'a Built,
+    folder: &'a Path,
+    machine: Machine,
+    /// The committed revision, and the one whose kernel runs below it.
+    runs: (String, String),
+}
+
+impl Course<'_> {
+    /// Runs a revision, which becomes the committed one.
+    fn update(&mut self, folder: &Path, name: &str, by_reboot: bool) {
+        self.machine.run(folder, name);
+        let (status, message) = self.machine.wait_final(name);
+        assert_eq!(status, "DONE", "{message}\n{}", self.machine.console());
+        self.runs.0 = name.to_owned();
+        if by_reboot {
+            self.runs.1 = name.to_owned();
+        }
+        self.settle();
+    }
+
+    /// Runs a revision that must fall back by itself, after its kernel was started `starts` times. What the device says of it.
+    fn fall_back(&mut self, folder: &Path, name: &str, starts: usize) -> String {
+        self.machine.run(folder, name);
+        let (status, message) = self.machine.wait_final(name);
+        assert_eq!(status, "ERROR", "{message}\n{}", self.machine.console());
+        self.settle();
+        let started = self.machine.boots(name);
+        assert_eq!(started, starts, "{}", self.machine.console());
+        self.machine.coxctl(&["why", name])
+    }
+
+    fn settle(&mut self) {
+        let (revision, kernel) = self.runs.clone();
+        self.machine.wait_until_good(&revision, &kernel);
+    }
+}
+
+type Scenario = (&'static str, fn(&mut Course<'_>));
+
+/// In order.
+const SCENARIOS: &[Scenario] = &[
+    ("built-twice", built_twice),
+    ("in-place", in_place),
+    ("kernel-and-init", kernel_and_init),
+    ("sick-kernel", sick_kernel),
+    ("sick-init", sick_init),
+    ("no-kernel", no_kernel),
+    ("sick-container", sick_container),
+    ("reboot", reboot),
+];
+
+/// What CI has no time for with the slower machine: their paths in the boot loader are those of `sick-kernel`. `IMAGE_SCENARIOS=all` runs them.
+const NOT_ON_ARM: [&str; 3] = ["sick-init", "no-kernel", "reboot"];
+
+/// Built again, in another folder and at another time: the same bytes.
+fn built_twice(course: &mut Course<'_>) {
+    let folder = course.folder.join("again");
+    fs::create_dir(&folder).expect("a folder");
+    let again = build(course.arch, &folder);
+    let output = Command::new("sha256sum")
+        .args([&course.built.image, &again.image])
+        .output()
+        .expect("coreutils are installed");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let sums: Vec<&str> = text.lines().map(|line| &line[..64]).collect();
+    assert_eq!(sums.len(), 2, "{text}");
+    assert_eq!(sums[0], sums[1], "built twice");
+    println!("{}: {}", course.arch.name(), sums[0]);
+    fs::remove_dir_all(&folder).expect("our own folder can be removed");
+}
+
+/// Another configuration of one container: no reboot, the other container goes on.
+fn in_place(course: &mut Course<'_>) {
+    let pid = |machine: &Machine, name: &str| {
+        let status = machine.get("/status").expect("the machine is up");
+        let containers = status["containers"].as_array().cloned().unwrap_or_default();
+        let found = containers.iter().find(|one| one["name"] == name).cloned();
+        found.and_then(|one| one["pid"].as_u64()).expect("it runs")
+    };
+    let (web, clock) = (pid(&course.machine, "web"), pid(&course.machine, "clock"));
+    let folder = course
+        .built
+        .revision(&course.folder.join("in-place"), |change| {
+            change.set("_config/web/www/index.html", b"<h1>updated</h1>");
+        });
+    course.update(&folder, "locals/in-place", false);
+    assert_eq!(pid(&course.machine, "clock"), clock, "it was not changed");
+    assert_ne!(pid(&course.machine, "web"), web, "it was changed");
+}
+
+/// Another kernel and another init, by one reboot.
+fn kernel_and_init(course: &mut Course<'_>) {
+    let folder = course
+        .built
+        .revision(&course.folder.join("kernel"), |change| {
+            let mut kernel = change.kernel();
+            kernel.extend([0; 4096]);
+            change.set("bsp/kernel.img", &kernel);
+            // Unpacked over the first one.
+            let mut initrd = change.initrd();
+            initrd.resize(initrd.len().next_multiple_of(4), 0);
+            initrd.extend(archive(&[("update", 0o100_644, b"here")]));
+            change.set("bsp/initrd.img", &initrd);
+        });
+    course.update(&folder, "locals/kernel", true);
+    assert_eq!(course.machine.boots("locals/kernel"), 1);
+}
+
+/// A kernel that panics: it finds no init. It is started once for each arming, of which the first may have been lost.
+fn sick_kernel(course: &mut Course<'_>) {
+    let folder = course
+        .built
+        .revision(&course.folder.join("sick-kernel"), |change| {
+            change.set("bsp/initrd.img", &archive(&[("dev", 0o040_755, &[])]));
+        });
+    let why = course.fall_back(&folder, "locals/sick-kernel", 2);
+    assert!(why.contains("boot"), "{why}");
+}
+
+/// An init that exits.
+fn sick_init(course: &mut Course<'_>) {
+    let folder = course
+        .built
+        .revision(&course.folder.join("sick-init"), |change| {
+            change.set("bsp/initrd.img", &change.initrd_that_ends());
+        });
+    course.fall_back(&folder, "locals/sick-init", 2);
+    assert!(course.machine.console().contains("Attempted to kill init"));
+}
+
+/// What the boot loader cannot start at all: it goes on to the committed one in the same boot.
+fn no_kernel(course: &mut Course<'_>) {
+    let folder = course
+        .built
+        .revision(&course.folder.join("no-kernel"), |change| {
+            change.set("bsp/kernel.img", b"this is no kernel");
+        });
+    course.fall_back(&folder, "locals/no-kernel", 0);
+}
+
+/// A container that ends: rolled back in place, by the same kernel.
+fn sick_container(course: &mut Course<'_>) {
+    // From the running revision, whose kernel goes on.
+    let folder = course.folder.join("sick-container");
+    let running = course.machine.coxctl(&["steps", "show", &course.runs.0]);
+    let folder = course.built.revision(&folder, |change| {
+        let running: serde_json::Value = serde_json::from_str(&running).expect("a manifest");
+        for key in ["bsp/kernel.img", "bsp/initrd.img"] {
+            let object = running[key].as_str().expect("an object");
+            let bytes = course.machine.socket.get(&format!("/objects/{object}"));
+            change.set(key, &bytes.expect("the machine is up").body);
+        }
+        change.sick_container();
+    });
+    let boots = course.machine.boots(&course.runs.1);
+    let why = course.fall_back(&folder, "locals/sick-container", 0);
+    assert!(why.contains("sick"), "{why}");
+    assert_eq!(
+        course.machine.boots(&course.runs.1),
+        boots,
+        "nothing was restarted"
+    );
+}
+
+/// Asked for: what is committed runs again.
+fn reboot(course: &mut Course<'_>) {
+    let boots = course.machine.boots(&course.runs.1);
+    course.machine.coxctl(&["reboot"]);
+    let kernel = course.runs.1.clone();
+    course.machine.wait("it starts again", |machine| {
+        (machine.boots(&kernel) == boots + 1).then_some(())
+    });
+    course.settle();
+}
+
+fn all(arch: Arch) {
+    let Some(_one) = bench(arch) else { return };
+    let folder = tempfile::Builder::new()
+        .prefix("cx-image-")
+        .tempdir()
+        .expect("a folder");
+    let started = Instant::now();
+    let built = build(arch, folder.path());
+    println!(
+        "{}: built in {:.0} s",
+        arch.name(),
+        started.elapsed().as_secs_f64()
+    );
+
+    let disk = folder.path().join("disk");
+    fs::copy(&built.image, &disk).expect("room for a disk");
+    let mut course = Course {
+        arch,
+        built: &built,
+        folder: folder.path(),
+        machine: Machine::on(arch, &disk),
+        runs: ("0".to_owned(), "0".to_owned()),
+    };
+    course.settle();
+    let age = course.machine.age().as_secs_f64();
+    println!(
+        "{}: factory boot: {age:.0} s from power on to good",
+        arch.name()
+    );
+
+    let wanted = std::env::var("IMAGE_SCENARIOS").unwrap_or_default();
+    for (name, scenario) in SCENARIOS {
+        let is_wanted = match wanted.as_str() {
+            "all" => true,
+            "" => arch == Arch::X86 || !NOT_ON_ARM.contains(name),
+            list => list.split(',').any(|one| one == *name),
+        };
+        if !is_wanted {
+            println!("{}: {name}: left out (IMAGE_SCENARIOS)", arch.name());
+            continue;
+        }
+        let from = Instant::now();
+        scenario(&mut course);
+        println!(
+            "{}: {name}: {:.0} s",
+            arch.name(),
+            from.elapsed().as_secs_f64()
+        );
+    }
+    let (arch, runs) = (course.arch, course.runs.clone());
+    course.machine.cut();
+    damage::boots(arch, &disk, &runs);
+}
+
+#[test]
+fn x86_64_by_grub() {
+    all(Arch::X86);
+}
+
+#[test]
+fn arm64_by_u_boot() {
+    all(Arch::Arm);
+}
