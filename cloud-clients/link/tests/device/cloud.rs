@@ -16,11 +16,11 @@ const FOLDER: &str = "COXSWAIN_TEST_CLIENT";
 
 /// Where a client keeps its record, its offer and what it has told.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub(crate) struct Place {
     /// The folder.
-    pub folder: PathBuf,
+    pub(crate) folder: PathBuf,
     /// The device's control socket.
-    pub socket: PathBuf,
+    pub(crate) socket: PathBuf,
 }
 
 /// A cloud of files.
@@ -90,7 +90,7 @@ fn is_final(folder: &Path) -> bool {
 }
 
 /// What was reported so far.
-pub fn reports(folder: &Path) -> Vec<Value> {
+pub(crate) fn reports(folder: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(folder.join("reports")).unwrap_or_default();
     text.lines()
         .map(|line| serde_json::from_str(line).expect("whole lines"))
@@ -98,7 +98,7 @@ pub fn reports(folder: &Path) -> Vec<Value> {
 }
 
 /// What was told last.
-pub fn last_word(folder: &Path) -> Option<Value> {
+pub(crate) fn last_word(folder: &Path) -> Option<Value> {
     reports(folder)
         .into_iter()
         .find(|report| report["final"] == true)
@@ -106,7 +106,7 @@ pub fn last_word(folder: &Path) -> Option<Value> {
 
 impl Place {
     /// Offers files: name, URL, length, SHA-256.
-    pub fn offer(&self, id: &str, files: &[(String, String, u64, String)]) {
+    pub(crate) fn offer(&self, id: &str, files: &[(String, String, u64, String)]) {
         let artifacts: Vec<Value> = files
             .iter()
             .map(|(name, url, bytes, sha256)| {
@@ -118,7 +118,7 @@ impl Place {
     }
 
     /// The client as a process of its own.
-    pub fn start(&self, settings: &[(&str, &str)]) -> Child {
+    pub(crate) fn start(&self, settings: &[(&str, &str)]) -> Child {
         let settings: Vec<String> = settings
             .iter()
             .map(|(name, value)| format!("{name}={value}"))

@@ -12,7 +12,7 @@ use crate::server::Server;
 
 fn example(name: &str, folder: &Path) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../examples/payloads")
+        .join("../../examples/payloads")
         .join(name);
     let output = Command::new(&script)
         .arg(folder)

@@ -7,23 +7,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// Writes the bytes of a file from an offset on into a buffer.
-pub type Bytes = Arc<dyn Fn(u64, &mut [u8]) + Send + Sync>;
+pub(crate) type Bytes = Arc<dyn Fn(u64, &mut [u8]) + Send + Sync>;
 
 /// The server; its threads end with the process.
 #[derive(Clone)]
-pub struct Server {
+pub(crate) struct Server {
     /// `http://127.0.0.1:port`
-    pub at: String,
+    pub(crate) at: String,
     files: Arc<Mutex<BTreeMap<String, (u64, Bytes)>>>,
     /// Bytes of bodies that were sent.
-    pub sent: Arc<AtomicU64>,
+    pub(crate) sent: Arc<AtomicU64>,
     /// Connections that were broken.
-    pub breaks: Arc<AtomicU64>,
+    pub(crate) breaks: Arc<AtomicU64>,
 }
 
 impl Server {
     /// A server whose connections break after `break_after` bytes of bodies, and that sends at most `rate` bytes a second on each.
-    pub fn start(break_after: u64, rate: u64) -> Self {
+    pub(crate) fn start(break_after: u64, rate: u64) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let server = Self {
             at: format!("http://{}", listener.local_addr().expect("it is bound")),
@@ -45,14 +45,14 @@ impl Server {
     }
 
     /// Serves a file; its URL.
-    pub fn file(&self, name: &str, length: u64, bytes: Bytes) -> String {
+    pub(crate) fn file(&self, name: &str, length: u64, bytes: Bytes) -> String {
         let mut files = self.files.lock().expect("no thread panics with it");
         files.insert(format!("/{name}"), (length, bytes));
         format!("{}/{name}", self.at)
     }
 
     /// Serves these bytes; their URL.
-    pub fn bytes(&self, name: &str, bytes: Vec<u8>) -> String {
+    pub(crate) fn bytes(&self, name: &str, bytes: Vec<u8>) -> String {
         let length = bytes.len() as u64;
         let fill = move |offset: u64, buffer: &mut [u8]| {
             let from = usize::try_from(offset).expect("small files");
@@ -118,8 +118,7 @@ impl Server {
                 self.sent.fetch_add(piece as u64, Ordering::Relaxed);
                 offset += piece as u64;
                 left -= piece as u64;
-                if rate > 0 {
-                    let pause = piece as u64 * 1000 / rate;
+                if let Some(pause) = (piece as u64 * 1000).checked_div(rate) {
                     std::thread::sleep(std::time::Duration::from_millis(pause));
                 }
             }
