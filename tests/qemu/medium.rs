@@ -172,6 +172,7 @@ impl Medium {
             // The list of those begins in the superblock.
             "orphan",
             "zero dtime",
+            "FIXED.",
             "Padding at end of",
             "Fix? yes",
             "FILE SYSTEM WAS MODIFIED",
