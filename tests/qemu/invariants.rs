@@ -61,7 +61,7 @@ impl Findings {
 pub(crate) enum When {
     /// Right after the cut.
     AtOnce,
-    /// After a start: what was only leased may have been collected since.
+    /// After one more start: what was only leased may have been collected since.
     Later,
 }
 
@@ -72,7 +72,7 @@ pub(crate) fn inspect(root: &Path, ledger: &Ledger, at: Place, when: When) -> Fi
     revisions(root, ledger, at, &mut findings);
     marker(root, ledger, at, &mut findings);
     metadata(root, ledger, at, &mut findings);
-    claims(root, ledger, at, &mut findings);
+    claims(root, ledger, at, when, &mut findings);
     failures(root, ledger, at, &mut findings);
     findings
 }
@@ -333,7 +333,7 @@ fn value_in(bytes: &[u8]) -> Option<&[u8]> {
     (header["sha256"].as_str()? == sha256(value)).then_some(value)
 }
 
-fn claims(root: &Path, ledger: &Ledger, at: Place, findings: &mut Findings) {
+fn claims(root: &Path, ledger: &Ledger, at: Place, when: When, findings: &mut Findings) {
     let path: PathBuf = root.join("boot/claims");
     let found = match read(&path, findings) {
         None => Vec::new(),
@@ -348,7 +348,8 @@ fn claims(root: &Path, ledger: &Ledger, at: Place, findings: &mut Findings) {
             }
         },
     };
-    for id in ledger.claims_due(at) {
+    let starts = usize::from(when == When::Later);
+    for id in ledger.claims_due(at, starts) {
         findings.must(found.contains(&id), || {
             format!("claim {id} was answered and is not there")
         });
