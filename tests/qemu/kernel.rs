@@ -76,6 +76,11 @@ impl Kernel {
         self.folder.join(format!("boot/vmlinuz-{}", self.version))
     }
 
+    /// Where it was unpacked: `boot` and `lib/modules` are there.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Its version, as `uname -r` tells it.
     pub(crate) fn version(&self) -> &str {
         &self.version

@@ -125,7 +125,8 @@ pub(crate) fn squashfs(revisions: &[Revision<'_>], target: &Path) {
 }
 
 impl Revision<'_> {
-    fn write(&self, revisions: &Path) {
+    /// Writes its folder below `revisions`.
+    pub(crate) fn write(&self, revisions: &Path) {
         let folder = revisions.join(self.name);
         fs::create_dir_all(folder.join("objects")).expect("a folder for the revision");
         fs::write(folder.join("manifest.json"), self.manifest.text()).expect("the manifest");

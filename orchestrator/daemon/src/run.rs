@@ -438,7 +438,12 @@ fn containerd_config(config: &Config, storage: &Path, run_dir: &Path) -> contain
     adapter.address = match config.text("containerd") {
         "spawn" => Address::Spawn(Spawn {
             program: config.text("containerd-binary").into(),
-            root: storage.join("containerd"),
+            // Its store is a cache: where the storage takes no writes, memory does for this boot.
+            root: if linux::disk::is_writable(storage) {
+                storage.join("containerd")
+            } else {
+                run_dir.join("containerd-store")
+            },
             state: run_dir.join("containerd"),
         }),
         address => Address::Connect(address.into()),

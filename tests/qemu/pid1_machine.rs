@@ -1,0 +1,339 @@
+//! A machine that boots the initramfs of a device (`rootfs/initramfs/build`) with coxswain as its init: an emulated processor, one disk,
+//! nothing of this machine but binaries. Its shell, where its settings open one, is the emergency console on the second serial port.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use acceptance::image::binary;
+
+use crate::kernel::Kernel;
+use crate::machine::Output;
+use crate::system::Revision;
+
+/// What the console runs: lines in, what they say and their exit codes out.
+const SHELL: &str = "#!/bin/sh
+stty raw -echo
+echo '@up'
+while IFS= read -r line; do
+    sh -c \"$line\" </dev/null >/run/answer 2>&1
+    code=$?
+    cat /run/answer
+    printf '\\n@end %s\\n' \"$code\"
+done
+";
+/// Opens that shell on the second serial port.
+pub(crate) const CONSOLE: &str = "coxswain.console=/dev/ttyS1 coxswain.console-when=always \
+    coxswain.console-program=/usr/bin/test-shell";
+const DISK_BYTES: u64 = 256 << 20;
+const ANSWER: Duration = Duration::from_secs(120);
+
+/// Kernel, initramfs and disk of one device.
+#[derive(Debug)]
+pub(crate) struct Device {
+    folder: tempfile::TempDir,
+    kernel: PathBuf,
+}
+
+impl Device {
+    /// Builds the initramfs, with these revisions in it, and an empty disk with a label and this UUID.
+    pub(crate) fn build(kernel: &Kernel, revisions: &[Revision<'_>], uuid: &str) -> Self {
+        Self::build_with(kernel, revisions, uuid, &[], &[])
+    }
+
+    /// The same, with programs of this machine and scripts in the system.
+    pub(crate) fn build_with(
+        kernel: &Kernel,
+        revisions: &[Revision<'_>],
+        uuid: &str,
+        programs: &[&str],
+        scripts: &[(&str, &str)],
+    ) -> Self {
+        let folder = tempfile::Builder::new()
+            .prefix("cx-pid1-")
+            .tempdir()
+            .expect("a temporary folder");
+        let added = folder.path().join("added");
+        fs::create_dir_all(added.join("usr/bin")).expect("a folder");
+        for (name, text) in scripts.iter().chain(&[("test-shell", SHELL)]) {
+            script(&added.join("usr/bin").join(name), text);
+        }
+        for program in programs {
+            let path = Path::new("/usr/bin").join(program);
+            fs::copy(path, added.join("usr/bin").join(program)).expect("a program");
+        }
+        fs::copy(binary("coxctl"), added.join("usr/bin/coxctl")).expect("our binary");
+        for revision in revisions {
+            revision.write(&added.join("revisions"));
+        }
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let built = Command::new(root.join("rootfs/initramfs/build"))
+            .args(["x86-64"])
+            .arg(folder.path().join("initramfs"))
+            .arg("--coxswain")
+            .arg(binary("coxswain"))
+            .arg("--kernel")
+            .arg(kernel.folder())
+            .args(["--quick", "--busybox", "--add"])
+            .arg(&added)
+            .output()
+            .expect("bash runs");
+        assert!(
+            built.status.success(),
+            "{}",
+            String::from_utf8_lossy(&built.stderr)
+        );
+        let disk = folder.path().join("disk");
+        let file = fs::File::create_new(&disk).expect("a file for the disk");
+        file.set_len(DISK_BYTES).expect("a sparse file");
+        let made = Command::new("mkfs.ext4")
+            .args(["-q", "-F", "-L", "storage", "-U", uuid])
+            .arg(&disk)
+            // A part of the disk: the file system has room to grow.
+            .arg(format!("{}k", (DISK_BYTES - (64 << 20)) >> 10))
+            .status()
+            .expect("Debian's e2fsprogs is installed");
+        assert!(made.success(), "mkfs.ext4 failed");
+        Self {
+            folder,
+            kernel: kernel.image(),
+        }
+    }
+
+    /// Puts another init into the initramfs, `/NAME`, with busybox to run it.
+    pub(crate) fn append(&self, name: &str, text: &str) {
+        let folder = self.folder.path().join("appended");
+        fs::create_dir_all(folder.join("bin")).expect("a folder");
+        fs::copy("/usr/bin/busybox", folder.join("bin/busybox")).expect("busybox");
+        script(&folder.join(name), text);
+        let made = Command::new("sh")
+            .args(["-c", "find . | cpio --quiet -o -H newc -R 0:0 >>\"$0\""])
+            .arg(self.folder.path().join("initramfs"))
+            .current_dir(&folder)
+            .status();
+        assert!(made.expect("a shell").success(), "cpio failed");
+    }
+
+    /// Boots with these words on the kernel command line, and these options of QEMU.
+    pub(crate) fn boot(&self, words: &str, options: &[&str]) -> Guest {
+        let path = |name: &str| self.folder.path().join(name);
+        let socket = path("shell");
+        fs::remove_file(&socket).ok();
+        let listener = UnixListener::bind(&socket).expect("a socket for QEMU");
+        let console = path("console");
+        fs::remove_file(&console).ok();
+        let qemu = Command::new("qemu-system-x86_64")
+            .args(["-accel", "tcg", "-cpu", "max", "-m", "512", "-smp", "1"])
+            .args(["-nodefaults", "-no-user-config", "-display", "none"])
+            .args(["-no-reboot", "-nic", "none"])
+            .arg("-kernel")
+            .arg(&self.kernel)
+            .arg("-initrd")
+            .arg(path("initramfs"))
+            .arg("-append")
+            // A machine that is starved of its processor while the kernel tries its timer is taken for one without.
+            .arg(format!(
+                "console=ttyS0 no_timer_check random.trust_cpu=on mitigations=off {words}"
+            ))
+            .arg("-drive")
+            .arg(format!(
+                "file={},format=raw,if=virtio",
+                path("disk").display()
+            ))
+            .arg("-serial")
+            .arg(format!("file:{}", console.display()))
+            .arg("-serial")
+            .arg(format!("unix:{}", socket.display()))
+            .args(options)
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("QEMU starts");
+        let (shell, _) = listener.accept().expect("QEMU connects");
+        Guest {
+            qemu,
+            shell: BufReader::new(shell),
+            console,
+        }
+    }
+
+    /// What the file system's check says of the disk as it is, journal included; `None` when nothing is wrong and nothing is to be replayed.
+    pub(crate) fn damage(&self) -> Option<String> {
+        let disk = self.folder.path().join("disk");
+        let judged = Command::new("e2fsck")
+            .args(["-f", "-n"])
+            .arg(&disk)
+            .output()
+            .expect("e2fsck runs");
+        let text = String::from_utf8_lossy(&judged.stdout).into_owned()
+            + &String::from_utf8_lossy(&judged.stderr);
+        let replay = text.contains("recover");
+        (!judged.status.success() || replay).then_some(text)
+    }
+}
+
+fn script(path: &Path, text: &str) {
+    fs::write(path, text).expect("a script");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("a mode");
+}
+
+/// A machine that runs; killed when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    qemu: Child,
+    shell: BufReader<UnixStream>,
+    console: PathBuf,
+}
+
+impl Guest {
+    /// Everything that it wrote on its console so far.
+    pub(crate) fn console(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.console).unwrap_or_default()).into_owned()
+    }
+
+    /// Waits until its console says this.
+    pub(crate) fn wait_for(&mut self, text: &str, limit: Duration) {
+        let end = Instant::now() + limit;
+        while !self.console().contains(text) {
+            assert!(
+                Instant::now() < end && !self.has_ended(),
+                "its console does not say {text:?}\n{}",
+                self.console()
+            );
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// Waits for the shell.
+    pub(crate) fn wait_for_shell(&mut self, limit: Duration) {
+        self.line_starting("@up", limit);
+    }
+
+    /// Whether somebody answers on the second serial port.
+    pub(crate) fn answers(&mut self) -> bool {
+        writeln!(self.shell.get_mut(), "\necho @here").expect("QEMU takes it");
+        let end = Instant::now() + Duration::from_secs(5);
+        while let Some(line) = self.line(end) {
+            if line == "@here" {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Runs a line in its shell.
+    pub(crate) fn run(&mut self, line: &str) -> Output {
+        writeln!(self.shell.get_mut(), "{line}").expect("QEMU takes it");
+        let end = Instant::now() + ANSWER;
+        let mut text = String::new();
+        while let Some(next) = self.line(end) {
+            if let Some(code) = next.strip_prefix("@end ") {
+                return Output {
+                    code: code.parse().expect("the shell tells a number"),
+                    text: text.trim_end_matches('\n').to_owned(),
+                };
+            }
+            text.push_str(&next);
+            text.push('\n');
+        }
+        panic!("no answer to {line:?}\n{}", self.console());
+    }
+
+    /// Gives it a line whose answer may never come.
+    pub(crate) fn tell(&mut self, line: &str) {
+        writeln!(self.shell.get_mut(), "{line}").expect("QEMU takes it");
+    }
+
+    /// Runs a line that must succeed.
+    pub(crate) fn must(&mut self, line: &str) -> String {
+        let output = self.run(line);
+        assert_eq!(
+            output.code,
+            0,
+            "{line}: {}\n{}",
+            output.text,
+            self.console()
+        );
+        output.text
+    }
+
+    /// Runs a line until it succeeds.
+    pub(crate) fn until(&mut self, line: &str, limit: Duration) -> String {
+        let end = Instant::now() + limit;
+        loop {
+            let output = self.run(line);
+            if output.code == 0 {
+                return output.text;
+            }
+            assert!(
+                Instant::now() < end,
+                "not within {limit:?}: {line}: {}\n{}",
+                output.text,
+                self.console()
+            );
+            std::thread::sleep(Duration::from_millis(300));
+        }
+    }
+
+    /// Waits until it is switched off or starts again, which ends QEMU; gives what its console said.
+    pub(crate) fn wait_for_end(mut self, limit: Duration) -> String {
+        let end = Instant::now() + limit;
+        while !self.has_ended() {
+            assert!(
+                Instant::now() < end,
+                "it still runs after {limit:?}\n{}",
+                self.console()
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        self.console()
+    }
+
+    fn has_ended(&mut self) -> bool {
+        self.qemu
+            .try_wait()
+            .expect("our own child can be waited for")
+            .is_some()
+    }
+
+    /// Waits for a line on the second serial port that starts so.
+    pub(crate) fn line_starting(&mut self, start: &str, limit: Duration) -> String {
+        let end = Instant::now() + limit;
+        while let Some(line) = self.line(end) {
+            if line.starts_with(start) {
+                return line;
+            }
+        }
+        panic!("no {start:?} within {limit:?}\n{}", self.console());
+    }
+
+    fn line(&mut self, end: Instant) -> Option<String> {
+        let mut bytes = Vec::new();
+        loop {
+            let left = end.checked_duration_since(Instant::now())?;
+            let stream = self.shell.get_ref();
+            stream
+                .set_read_timeout(Some(left.max(Duration::from_millis(1))))
+                .expect("a time is accepted");
+            match self.shell.read_until(b'\n', &mut bytes) {
+                Ok(0) => return None,
+                Ok(_) if bytes.ends_with(b"\n") => {
+                    let text = String::from_utf8_lossy(&bytes);
+                    return Some(text.trim_end_matches(['\r', '\n']).to_owned());
+                }
+                Ok(_) | Err(_) => {}
+            }
+        }
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        self.qemu.kill().ok();
+        self.qemu.wait().ok();
+    }
+}
