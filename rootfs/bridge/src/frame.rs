@@ -12,9 +12,9 @@ const HEADER: usize = 12;
 /// What a frame says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
-    /// The sender has started: every channel is gone.
+    /// The sender is there. When it is another one than before, every channel is gone.
     Hello,
-    /// The answer to it.
+    /// The answer to it: what comes behind it is meant for the one who greeted.
     Welcome,
     /// A new channel; the host numbers them.
     Open,
@@ -31,7 +31,7 @@ pub enum Kind {
 /// A frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// Of which channel; 0 for greetings.
+    /// Of which channel; in greetings a number that stands for one life of who said hello.
     pub channel: u32,
     /// What it says.
     pub kind: Kind,

@@ -3,6 +3,7 @@
 //! The reading thread never waits for a channel: what a channel may still be sent is bounded by its window, so its queue is too.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -25,7 +26,11 @@ pub type Connect = Box<dyn Fn() -> io::Result<UnixStream> + Send + Sync>;
 pub struct Link {
     writer: Mutex<Box<dyn Write + Send>>,
     channels: Mutex<BTreeMap<u32, Channel>>,
-    /// Greetings were exchanged.
+    /// This side's life: its hello has this number.
+    life: u32,
+    /// The other side's.
+    other: Mutex<Option<u32>>,
+    /// The other side has answered this side's hello; what came before was meant for whoever was here before.
     is_up: AtomicBool,
     next: AtomicU32,
     connect: Option<Connect>,
@@ -80,6 +85,10 @@ impl Link {
         Arc::new(Self {
             writer: Mutex::new(Box::new(writer)),
             channels: Mutex::default(),
+            life: (RandomState::new().hash_one(()) >> 32)
+                .try_into()
+                .expect("32 bits are left"),
+            other: Mutex::default(),
             is_up: AtomicBool::new(false),
             // Frames of a side that was there before must not fit ours.
             next: AtomicU32::new(std::process::id().wrapping_mul(1 << 16) | 1),
@@ -198,14 +207,27 @@ impl Link {
     fn take(self: &Arc<Self>, frame: Frame) {
         let Frame { channel, kind } = frame;
         match kind {
-            Kind::Hello | Kind::Welcome => {
-                self.end_channels();
-                if kind == Kind::Hello {
-                    self.send(0, Kind::Welcome);
+            Kind::Hello => {
+                let is_new = lock(&self.other).replace(channel) != Some(channel);
+                if is_new {
+                    self.is_up.store(false, Ordering::SeqCst);
                 }
-                self.is_up.store(true, Ordering::SeqCst);
+                self.send(channel, Kind::Welcome);
+                if is_new {
+                    // What was opened before the answer was not seen there.
+                    self.end_channels();
+                }
+                // Ours may have come before there was anybody.
+                if !self.is_up.load(Ordering::SeqCst) {
+                    self.send(self.life, Kind::Hello);
+                }
             }
-            // Of the time before the other side has started.
+            Kind::Welcome => {
+                if channel == self.life {
+                    self.is_up.store(true, Ordering::SeqCst);
+                }
+            }
+            // Of the time before this side has started.
             _ if !self.is_up.load(Ordering::SeqCst) => {}
             Kind::Open => match self.connect.as_ref().map(|connect| connect()) {
                 Some(Ok(socket)) => self.start(channel, socket, false),
@@ -250,7 +272,7 @@ impl Channel {
 /// # Errors
 /// The stream's own.
 pub fn carry(link: &Arc<Link>, mut stream: impl Read) -> io::Result<()> {
-    link.send(0, Kind::Hello);
+    link.send(link.life, Kind::Hello);
     let ended = loop {
         match Frame::read(&mut stream) {
             Ok(Some(frame)) => link.take(frame),
@@ -363,15 +385,12 @@ mod tests {
         let (one, other) = UnixStream::pair().unwrap();
         let mut cut = other.try_clone().unwrap();
         let link = host(one);
-        // The machine before: it greets, then dies within a frame.
-        cut.write_all(
-            &Frame {
-                channel: 0,
-                kind: Kind::Hello,
-            }
-            .encode(),
-        )
-        .unwrap();
+        // The machine before: it greets and is greeted, then dies within a frame.
+        let hello = Frame::read(&mut cut).unwrap().expect("a greeting");
+        assert_eq!(hello.kind, Kind::Hello);
+        for (channel, kind) in [(77, Kind::Hello), (hello.channel, Kind::Welcome)] {
+            cut.write_all(&Frame { channel, kind }.encode()).unwrap();
+        }
         let mut open = connected(&link);
         let half = Frame {
             channel: 1,
