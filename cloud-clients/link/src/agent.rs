@@ -5,8 +5,8 @@
 //! offline polls with growing pauses; what is under way on the device goes on without the cloud, and its reports wait.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use model::RevisionId;
@@ -21,7 +21,7 @@ use crate::cloud::{Cloud, CloudError, News, Situation, Why};
 use crate::config::{Config, ConfigError};
 use crate::deployment::{Asking, Code, Effect, Event, Machine, Phase, Trouble};
 use crate::device::Device;
-use crate::fetch::{Budget, Fetching, Policy, carry_out};
+use crate::fetch::{Budget, Fetching, Meter, Policy, carry_out};
 use crate::keep::{Keep, KeepError};
 use crate::offer::{DeploymentId, Gate, Offer};
 use crate::schedule::{Bounds, Schedule};
@@ -60,7 +60,7 @@ pub struct Agent<D> {
     config: Config,
     web: Web,
     schedule: Schedule,
-    budget: Arc<Mutex<Budget>>,
+    meter: Meter,
     taken: Arc<AtomicU64>,
 }
 
@@ -149,6 +149,7 @@ impl<D: Device> Agent<D> {
             config.duration("byte-budget-time"),
             clock::now(),
         );
+        let meter = Meter::kept(budget, keep.clone(), time.clone());
         Ok(Self {
             machine: Machine::new(keep.record()?),
             schedule: Schedule::new(&name.unwrap_or_default(), bounds(&config)),
@@ -158,7 +159,7 @@ impl<D: Device> Agent<D> {
             base: config.clone(),
             config,
             web,
-            budget: Arc::new(Mutex::new(budget)),
+            meter,
             taken: Arc::default(),
         })
     }
@@ -184,6 +185,7 @@ impl<D: Device> Agent<D> {
             () = stop => {}
             () = self.serve(&mut cloud) => {}
         }
+        self.meter.settle();
     }
 
     async fn serve<C: Cloud>(&mut self, cloud: &mut C) {
@@ -311,7 +313,7 @@ impl<D: Device> Agent<D> {
         let fetching = Fetching {
             web: self.web.clone(),
             policy: Arc::new(Policy::from_config(&self.config)),
-            budget: Arc::clone(&self.budget),
+            meter: self.meter.clone(),
             offers: now.offers.subscribe(),
             stale: now.stale.clone(),
             taken: Arc::clone(&self.taken),
@@ -513,13 +515,11 @@ impl<D: Device> Agent<D> {
                 error.whole()
             ),
         }
-        if let Ok(mut budget) = self.budget.lock() {
-            budget.set(
-                config.number("rate-limit"),
-                config.number("byte-budget"),
-                config.duration("byte-budget-time"),
-            );
-        }
+        self.meter.set(
+            config.number("rate-limit"),
+            config.number("byte-budget"),
+            config.duration("byte-budget-time"),
+        );
         self.schedule.set_bounds(bounds(&config));
         self.config = config;
     }

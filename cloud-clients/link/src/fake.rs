@@ -11,10 +11,10 @@ use api::messages::plan::{
 use bytes::Bytes;
 use client::{Error, Found, Outgoing, Refusal};
 use http_body_util::BodyExt as _;
-use model::failure::Failure;
+use model::failure::{Cause, Failure, Pressure};
 use model::metadata::{MetaKey, MetaKind};
 use model::progress::State;
-use model::{Manifest, ObjectId, Progress, RevisionId};
+use model::{Manifest, ObjectId, Progress, RevisionId, WallTime};
 
 use crate::device::{Device, Pieces};
 
@@ -35,6 +35,10 @@ pub(crate) struct Inside {
     pub(crate) runs: Vec<(RevisionId, bool)>,
     pub(crate) claims: u32,
     pub(crate) failed: Vec<ObjectId>,
+    /// Failure records, by their number.
+    pub(crate) failures: BTreeMap<u64, Failure>,
+    /// So many questions for a failure are not answered: the device is going back.
+    pub(crate) mute: u32,
 }
 
 /// The device.
@@ -62,6 +66,29 @@ fn refused(code: Code) -> Error {
             retry_after: None,
             problems: Vec::new(),
         }),
+    }
+}
+
+/// The record of a container that ended by itself.
+fn failure(id: u64, revision: &RevisionId) -> Failure {
+    Failure {
+        version: 1,
+        id,
+        revision: revision.clone(),
+        manifest: None,
+        rolled_back_to: Some(RevisionId::factory()),
+        container: Some("web".parse().unwrap()),
+        cause: Cause::Exited {
+            code: 7,
+            out_of_memory: false,
+            uptime_s: 1,
+        },
+        message: "Container not started".to_owned(),
+        time: WallTime(0),
+        tries: 1,
+        containers: Vec::new(),
+        log: vec!["cannot bind".to_owned()],
+        pressure: Pressure::default(),
     }
 }
 
@@ -313,24 +340,37 @@ impl Device for Fake {
             if next == State::Done {
                 inside.running = Some(revision.clone());
             }
+            if next == State::Error {
+                // The record is durable before the progress.
+                let id = inside.failures.len() as u64 + 1;
+                inside.failures.insert(id, failure(id, revision));
+            }
         }
         Ok(now)
     }
 
     async fn why_revision(&self, revision: &RevisionId) -> Result<Why, Error> {
+        let mut inside = self.inside();
+        if inside.mute > 0 {
+            inside.mute -= 1;
+            return Err(refused(Code::ShuttingDown));
+        }
+        let mut failures = inside.failures.values().rev();
+        let failure = failures.find(|failure| failure.revision == *revision);
         Ok(Why {
             subject: revision.to_string(),
-            summary: "container web ended with exit code 7".to_owned(),
+            summary: "it was given up".to_owned(),
             because: vec!["it was started 3 times".to_owned()],
             chain: Vec::new(),
             remedy: Vec::new(),
-            failure: None,
-            log: vec!["web: cannot bind".to_owned()],
+            failure: failure.map(|failure| failure.id),
+            log: Vec::new(),
         })
     }
 
-    async fn failure(&self, _id: u64) -> Result<Failure, Error> {
-        Err(refused(Code::NoSuchFailure))
+    async fn failure(&self, id: u64) -> Result<Failure, Error> {
+        let failure = self.inside().failures.get(&id).cloned();
+        failure.ok_or_else(|| refused(Code::NoSuchFailure))
     }
 
     async fn metadata(&self, kind: MetaKind) -> Result<BTreeMap<String, serde_json::Value>, Error> {

@@ -5,8 +5,8 @@
 //! time: what is on the device already is found there. What comes of it is told to the deployment machine as events.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use api::Code as Refusal;
@@ -29,12 +29,14 @@ use crate::web::Web;
 
 mod budget;
 mod bundle;
+mod meter;
 mod object;
 mod reader;
 #[cfg(test)]
 mod tests;
 
-pub use budget::Budget;
+pub use budget::{Budget, Spent};
+pub use meter::Meter;
 use reader::{Key, Reader};
 
 /// How to fetch.
@@ -79,7 +81,7 @@ pub struct Fetching {
     /// How.
     pub policy: Arc<Policy>,
     /// Rate and budget, shared by all downloads of the client.
-    pub budget: Arc<Mutex<Budget>>,
+    pub meter: Meter,
     /// The offer with its newest links.
     pub offers: watch::Receiver<Arc<Offer>>,
     /// Told when links are dead; whoever holds the other end asks the cloud.
@@ -91,13 +93,7 @@ pub struct Fetching {
 impl Fetching {
     async fn take(&self, bytes: u64) {
         self.taken.fetch_add(bytes, Ordering::Relaxed);
-        let wait = match self.budget.lock() {
-            Ok(mut budget) => budget.took(clock::now(), bytes),
-            Err(_) => Duration::ZERO,
-        };
-        if !wait.is_zero() {
-            tokio::time::sleep(wait).await;
-        }
+        self.meter.took(bytes).await;
     }
 
     /// Asks for fresh links and waits until they have come, or for a while.

@@ -8,6 +8,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::deployment::Record;
+use crate::fetch::Spent;
 use crate::limits;
 
 /// A file of the folder could not be read or written.
@@ -31,6 +32,7 @@ pub struct Keep {
 
 const RECORD: &str = "deployment.json";
 const TIME: &str = "time";
+const BUDGET: &str = "budget.json";
 
 impl Keep {
     /// Opens the folder; makes it when it is not there.
@@ -108,6 +110,30 @@ impl Keep {
     /// [`KeepError`].
     pub fn save_time(&self, seconds: u64) -> Result<(), KeepError> {
         self.replace(TIME, seconds.to_string().as_bytes())
+    }
+
+    /// What was spent of the byte budget, if something was. What cannot be understood is nothing.
+    pub fn spent(&self) -> Option<Spent> {
+        let path = self.folder.join(BUDGET);
+        match crate::config::read_bounded(&path, limits::RECORD_BYTES_MAX) {
+            Ok(text) => serde_json::from_str(&text)
+                .inspect_err(|error| tracing::warn!("{}: {error}", path.display()))
+                .ok(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => {
+                tracing::warn!("{}: {error}", path.display());
+                None
+            }
+        }
+    }
+
+    /// Remembers what was spent of the byte budget.
+    ///
+    /// # Errors
+    /// [`KeepError`]; what was remembered before is there then.
+    pub fn save_spent(&self, spent: &Spent) -> Result<(), KeepError> {
+        let text = serde_json::to_vec(spent).expect("texts and numbers");
+        self.replace(BUDGET, &text)
     }
 
     fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), KeepError> {

@@ -48,3 +48,7 @@ pub const BAD_HASHES_MAX: u32 = 3;
 pub const ROUNDS_MAX: u32 = 3;
 /// How long an upload stays open while nothing comes; the device ends it after a minute.
 pub const UPLOAD_WAITS: Duration = Duration::from_secs(20);
+/// Longest pause while the disk does not take what must be kept.
+pub const KEEP_PAUSE_MAX: Duration = Duration::from_secs(15);
+/// How often is looked whether a byte budget that was used up is full again.
+pub const BUDGET_LOOK: Duration = Duration::from_secs(30);

@@ -13,10 +13,6 @@ use crate::deployment::{Code, Event, Phase, Told, Trouble};
 use crate::device::Device;
 use crate::fetch::{passes, trouble_of};
 
-/// Looks for the record of a failure, and the pause between two.
-const RECORD_LOOKS: u32 = 6;
-const RECORD_PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
-
 impl<D: Device> Agent<D> {
     /// Installs or observes, whichever is due.
     pub(super) async fn work(&mut self, now: &mut Running) {
@@ -103,25 +99,16 @@ impl<D: Device> Agent<D> {
         })))
     }
 
-    /// The device's own words for a failure: its record, and the chain of causes.
+    /// The device's own words for a failure: its record, and the chain of causes. The record is there when the progress says ERROR:
+    /// the device makes it durable first, and both are read from its store. What was refused before it ran has none.
     async fn trouble(&self, revision: &RevisionId, progress: &Progress) -> Result<Trouble, Error> {
-        let mut failure = None;
-        for look in 0..RECORD_LOOKS {
-            let status = self.device.status().await?;
-            let record = status
-                .last_failure
-                .filter(|failure| failure.revision == *revision);
-            if let Some(summary) = record {
-                failure = self.device.failure(summary.id).await.ok();
-                break;
-            }
-            // The record is made while the device goes back: a little after its progress says so. A refusal has none.
-            if progress.status != State::Error || look + 1 == RECORD_LOOKS {
-                break;
-            }
-            tokio::time::sleep(RECORD_PAUSE).await;
-        }
-        let why = self.device.why_revision(revision).await.ok();
+        let why = said(self.device.why_revision(revision).await)?;
+        let failure = match why.as_ref().and_then(|why| why.failure) {
+            Some(id) => said(self.device.failure(id).await)?,
+            None => None,
+        };
+        // Of another revision with the same manifest it is no news.
+        let failure = failure.filter(|failure| failure.revision == *revision);
         let mut trouble = match &failure {
             Some(failure) => Trouble::from_failure(failure),
             None => {
@@ -170,6 +157,18 @@ impl<D: Device> Agent<D> {
             }
             Err(error) if error.is_transport() => now.claim = Timer::after(LOOK_MAX),
             Err(error) => tracing::warn!("the client's part of the device is not claimed: {error}"),
+        }
+    }
+}
+
+/// What the device knows; `None` when it refuses to tell, an error when it should be asked again.
+fn said<T>(answer: Result<T, Error>) -> Result<Option<T>, Error> {
+    match answer {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if passes(&error) => Err(error),
+        Err(error) => {
+            tracing::debug!("{error}");
+            Ok(None)
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The whole loop against a cloud and a device in memory, with time that passes as fast as nothing happens.
 
+use std::sync::Mutex;
+
 use model::ObjectId;
 use model::progress::State;
 use serde_json::json;
@@ -227,6 +229,50 @@ async fn a_deployment_from_the_offer_to_the_last_word() {
     let record = place.agent(&[]).machine.record().clone();
     assert_eq!(record.current, None);
     assert_eq!(record.past.back().unwrap().phase, Phase::Done);
+}
+
+/// The record of a failure is told however long the device is busy going back, and nothing is told without it.
+#[tokio::test]
+async fn a_device_that_goes_back_is_asked_until_it_tells_the_cause() {
+    let place = Place::new();
+    {
+        let mut inside = place.device.inside();
+        inside.fate = vec![State::InProgress, State::Error];
+        inside.mute = 3;
+    }
+    let bytes = manifest("5");
+    let at = serve(bytes.clone()).await;
+    let cloud = Memory::new(move |_, heard| {
+        Ok(if closed(heard) {
+            News::Nothing
+        } else {
+            News::Offer(Box::new(offer("8", &bytes, &at)))
+        })
+    });
+    let stop = cloud.clone();
+    place
+        .agent(&[("poll-interval", "1s"), ("poll-max", "1s")])
+        .run(cloud.clone(), async move { stop.until(closed).await })
+        .await;
+    let Some(Said::Failed { trouble }) = cloud.said().pop() else {
+        panic!("{:?}", cloud.said());
+    };
+    assert_eq!((trouble.code, trouble.failure), (Code::Exited, Some(1)));
+    assert_eq!(
+        trouble.details,
+        [
+            "revision locals/memory-REV: Container not started (1 tries)",
+            "revision 0 runs instead",
+            "cannot bind",
+            "it was started 3 times",
+            "ERROR:",
+        ]
+        .map(|line| line.replace(
+            "locals/memory-REV",
+            place.device.inside().runs[0].0.as_str()
+        ))
+    );
+    assert_eq!(place.device.inside().mute, 0);
 }
 
 #[tokio::test]

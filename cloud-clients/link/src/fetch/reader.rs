@@ -157,6 +157,10 @@ impl Reader {
                 self.source = None;
                 return Ok(None);
             }
+            if self.fetching.meter.rest().is_some() {
+                // For so long no server keeps a connection.
+                self.source = None;
+            }
             let piece = match &mut self.source {
                 None => {
                     self.connect().await?;
@@ -273,6 +277,9 @@ impl Reader {
     }
 
     async fn connect(&mut self) -> Result<(), Hindered> {
+        if let Some(rest) = self.fetching.meter.rest() {
+            return Err(Hindered::Pause(rest));
+        }
         self.window = Window::default();
         let links = self.links();
         let alive: Vec<&Link> = links

@@ -1,6 +1,8 @@
 //! Downloads against a server on loopback that does what servers, proxies and mirrors do: breaks, lies, crawls, redirects, forgets.
 
+use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
+use std::time::Instant;
 
 use http::{Method, StatusCode};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -206,6 +208,7 @@ struct Run {
     device: Fake,
     policy: Policy,
     offers: watch::Sender<Arc<Offer>>,
+    meter: Meter,
     taken: Arc<AtomicU64>,
 }
 
@@ -224,6 +227,7 @@ impl Run {
                 rules: Vec::new(),
             },
             offers: watch::Sender::new(Arc::new(offer)),
+            meter: Meter::new(Budget::new(0, 0, Duration::from_secs(1), clock::now())),
             taken: Arc::default(),
         }
     }
@@ -242,12 +246,7 @@ impl Run {
         let fetching = Fetching {
             web: Web::new(settings, tls::Time::default()).unwrap(),
             policy: Arc::new(self.policy.clone()),
-            budget: Arc::new(Mutex::new(Budget::new(
-                0,
-                0,
-                Duration::from_secs(1),
-                clock::now(),
-            ))),
+            meter: self.meter.clone(),
             offers: self.offers.subscribe(),
             stale,
             taken: Arc::clone(&self.taken),
@@ -358,6 +357,61 @@ async fn a_link_that_breaks_again_and_again_costs_next_to_nothing() {
         assert!(taken <= most, "{taken} for {} ({parallel})", big.len());
         assert!(server.asked("GET /a") >= 12);
     }
+}
+
+#[tokio::test]
+async fn a_byte_budget_holds_over_windows_and_over_lives_of_the_client() {
+    const LIMIT: u64 = 200_000;
+    let server = Server::start().await;
+    let big = noise(700_000, 6);
+    let json = manifest(&[&big]);
+    let mut run = Run::of(vec![
+        artifact(
+            "manifest.json",
+            &json,
+            vec![server.has("/m", Manner::of(json.clone()))],
+        ),
+        artifact("a", &big, vec![server.has("/a", Manner::of(big.clone()))]),
+    ]);
+    let home = tempfile::tempdir().unwrap();
+    let keep = crate::keep::Keep::open(home.path()).unwrap();
+    // As a new life of the client finds it.
+    let meter = |window| {
+        let budget = Budget::new(0, LIMIT, window, clock::now());
+        Meter::kept(budget, keep.clone(), tls::Time::default())
+    };
+    let hour = Duration::from_secs(3600);
+    let taken = Arc::clone(&run.taken);
+    let spent_by = async |run: &Run, time| {
+        let before = taken.load(Ordering::Relaxed);
+        let ended = tokio::time::timeout(time, run.go(|| None)).await;
+        assert!(ended.is_err(), "it waits for the next window");
+        taken.load(Ordering::Relaxed) - before
+    };
+    run.meter = meter(hour);
+    let most = LIMIT + (64 << 10);
+    let first = spent_by(&run, Duration::from_secs(2)).await;
+    assert!((LIMIT..most).contains(&first), "{first}");
+    // Killed and started again and again: not a byte more.
+    for _ in 0..3 {
+        run.meter = meter(hour);
+        let again = spent_by(&run, Duration::from_millis(300)).await;
+        assert_eq!(again, 0);
+    }
+    // Windows that pass: what is left needs two of them.
+    run.meter = meter(Duration::from_secs(1));
+    let start = Instant::now();
+    let events = run.go(|| None).await;
+    assert!(is_fetched(&events), "{events:?}");
+    assert!(run.has(&big));
+    assert!(start.elapsed() >= Duration::from_millis(900));
+    // A folder that cannot be written: a piece comes, and nothing more.
+    run.meter = meter(hour);
+    drop(home);
+    run.device.inside().objects.clear();
+    run.device.inside().parts.clear();
+    let unkept = spent_by(&run, Duration::from_millis(600)).await;
+    assert!(unkept <= 64 << 10, "{unkept}");
 }
 
 #[tokio::test]

@@ -24,9 +24,6 @@ use sha2::Digest as _;
 
 use super::WebError;
 
-/// Before this (2024-01-01) a clock is taken for one that was never set.
-pub const CLOCK_UNSET_BEFORE_S: u64 = 1_704_067_200;
-
 /// Whom to believe and who we are.
 #[derive(Clone, Default)]
 pub struct TlsSettings {
@@ -286,7 +283,9 @@ pub(super) fn advice(error: &std::io::Error, time: &Time) -> Option<&'static str
         reason = "another crate's enum, and open"
     )]
     match why {
-        Why::NotValidYet | Why::NotValidYetContext { .. } if time.now() < CLOCK_UNSET_BEFORE_S => {
+        Why::NotValidYet | Why::NotValidYetContext { .. }
+            if time.now() < crate::clock::UNSET_BEFORE_S =>
+        {
             Some(
                 "the device's clock was never set, so that no certificate can be valid yet: set the clock (NTP, a battery)",
             )
