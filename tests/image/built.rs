@@ -1,53 +1,66 @@
 //! What `rootfs/build` makes, once for each test process, and revisions that are made from it.
 
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use acceptance::image::binary;
 
-/// An architecture that images are made for.
+/// An architecture that images are made for, with its boot loader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Arch {
-    X86,
-    Arm,
+pub(crate) enum Chain {
+    Grub,
+    SystemdBoot,
+    Uboot,
 }
 
-impl Arch {
-    pub(crate) fn name(self) -> &'static str {
+impl Chain {
+    pub(crate) fn arch(self) -> &'static str {
         match self {
-            Self::X86 => "x86-64",
-            Self::Arm => "arm64",
+            Self::Grub | Self::SystemdBoot => "x86-64",
+            Self::Uboot => "arm64",
+        }
+    }
+
+    /// As `rootfs/build` calls it.
+    pub(crate) fn bootloader(self) -> &'static str {
+        match self {
+            Self::Grub => "grub",
+            Self::SystemdBoot => "systemd-boot",
+            Self::Uboot => "uboot-pantavisor",
         }
     }
 
     fn programs(self) -> &'static [&'static str] {
         match self {
-            Self::X86 => &["qemu-system-x86_64", "grub-mkimage"],
-            Self::Arm => &["qemu-system-aarch64", "mkimage"],
+            Self::Grub => &["qemu-system-x86_64", "grub-mkimage"],
+            Self::SystemdBoot => &["qemu-system-x86_64"],
+            Self::Uboot => &["qemu-system-aarch64", "mkimage"],
         }
     }
 
     fn firmware(self) -> &'static str {
         match self {
-            Self::X86 => "/usr/share/ovmf/OVMF.fd",
-            Self::Arm => "/usr/lib/u-boot/qemu_arm64/u-boot.bin",
-        }
-    }
-
-    /// The file in the storage that the boot loader reads.
-    pub(crate) fn environment(self) -> &'static str {
-        match self {
-            Self::X86 => "/boot/grubenv",
-            Self::Arm => "/boot/uboot.txt",
+            Self::Grub | Self::SystemdBoot => "/usr/share/ovmf/OVMF.fd",
+            Self::Uboot => "/usr/lib/u-boot/qemu_arm64/u-boot.bin",
         }
     }
 
     /// A static program for the machine that ends at once.
     fn ready(self) -> PathBuf {
         match self {
-            Self::X86 => binary("ready"),
-            Self::Arm => arm_binaries().join("ready"),
+            Self::Grub | Self::SystemdBoot => binary("ready"),
+            Self::Uboot => arm_binaries().join("ready"),
+        }
+    }
+}
+
+impl fmt::Display for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Grub | Self::Uboot => f.write_str(self.arch()),
+            Self::SystemdBoot => write!(f, "{} by systemd-boot", self.arch()),
         }
     }
 }
@@ -66,7 +79,7 @@ pub(crate) fn top() -> PathBuf {
 }
 
 /// Why images of this architecture cannot be made or run here, if they cannot.
-pub(crate) fn missing(arch: Arch) -> Option<String> {
+pub(crate) fn missing(chain: Chain) -> Option<String> {
     let common = [
         "sfdisk",
         "mcopy",
@@ -78,22 +91,22 @@ pub(crate) fn missing(arch: Arch) -> Option<String> {
     ];
     let folders = ["/usr/bin", "/usr/sbin", "/bin", "/sbin"];
     let is_there = |name: &&str| folders.iter().any(|dir| Path::new(dir).join(name).exists());
-    let mut needed = common.iter().chain(arch.programs()).copied();
+    let mut needed = common.iter().chain(chain.programs()).copied();
     if let Some(name) = needed.find(|name| !is_there(name)) {
         return Some(format!("{name} is not installed (tests/packages test)"));
     }
-    if !Path::new(arch.firmware()).exists() {
+    if !Path::new(chain.firmware()).exists() {
         return Some(format!(
             "{} is not there (tests/packages test)",
-            arch.firmware()
+            chain.firmware()
         ));
     }
-    let program = arch.ready();
+    let program = chain.ready();
     (!program.exists()).then(|| {
         format!(
             "{} is not built (tests/static --arch {} coxswain ready)",
             program.display(),
-            arch.name()
+            chain.arch()
         )
     })
 }
@@ -105,27 +118,29 @@ pub(crate) struct Built {
     pub(crate) image: PathBuf,
     /// `rootfs/build --keep`.
     pub(crate) kept: PathBuf,
-    arch: Arch,
+    chain: Chain,
 }
 
 /// Builds the image into a folder.
-pub(crate) fn build(arch: Arch, folder: &Path) -> Built {
+pub(crate) fn build(chain: Chain, folder: &Path) -> Built {
     let (image, kept) = (folder.join("image"), folder.join("kept"));
     let binaries = binary("coxswain");
     checked(
         Command::new(top().join("rootfs/build"))
-            .arg(arch.name())
+            .arg(chain.arch())
+            .args(["--bootloader", chain.bootloader()])
             .args(["--out".as_ref(), image.as_path()])
             .args(["--keep".as_ref(), kept.as_path()])
-            // An emulated timer that comes late under load must not look like a sick kernel.
-            .args(["--options", "coxswain.commit-delay=1s no_timer_check"])
+            // An emulated timer that comes late under load must not look like a sick kernel. On a busy machine a second passes before a
+            // container's end is seen.
+            .args(["--options", "coxswain.commit-delay=5s no_timer_check"])
             .env(
                 "COXSWAIN_BIN_DIR",
                 binaries.parent().expect("it is in a folder"),
             )
             .env("COXSWAIN_BIN_DIR_ARM64", arm_binaries()),
     );
-    Built { image, kept, arch }
+    Built { image, kept, chain }
 }
 
 fn checked(command: &mut Command) -> Output {
@@ -179,7 +194,7 @@ impl Change<'_> {
         let words = ["--restart", "no", "--rootfs", "-", "--", "/bin/false"];
         let root = self.folder.join("root");
         fs::create_dir_all(root.join("bin")).expect("a folder");
-        let program = self.built.arch.ready();
+        let program = self.built.chain.ready();
         fs::copy(program, root.join("bin/false")).expect("a program");
         let words: Vec<&Path> = words
             .iter()
@@ -218,7 +233,7 @@ impl Change<'_> {
 
     /// An initramfs with one program as its init, which ends at once.
     pub(crate) fn initrd_that_ends(&self) -> Vec<u8> {
-        let program = fs::read(self.built.arch.ready()).expect("a program");
+        let program = fs::read(self.built.chain.ready()).expect("a program");
         archive(&[("dev", 0o040_755, &[]), ("init", 0o100_755, &program)])
     }
 }

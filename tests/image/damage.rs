@@ -8,13 +8,15 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use crate::built::Arch;
+use crate::built::Chain;
 use crate::machine::Machine;
 
 const BLOCK: u64 = 4096;
 /// Where `rootfs/build` puts the storage, and the note on arm64.
 const STORAGE_AT: u64 = 40 << 20;
 const NOTE_AT: u64 = 36 << 20;
+/// And the partition that systemd-boot reads, as mtools call it.
+const BOOT_AT: &str = "@@4M";
 
 type Damage = (&'static str, fn(&Environment));
 
@@ -46,18 +48,17 @@ struct Environment {
 }
 
 impl Environment {
-    fn of(arch: Arch, disk: &Path) -> Self {
+    fn of(name: &str, disk: &Path) -> Self {
         // Its journal is empty: the boot loader's reader does not know it either.
         let place = format!("{}?offset={STORAGE_AT}", disk.display());
         let output = Command::new("debugfs")
-            .args(["-R", &format!("blocks {}", arch.environment()), &place])
+            .args(["-R", &format!("blocks {name}"), &place])
             .output()
             .expect("e2fsprogs are installed");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let block: u64 = text.trim().parse().unwrap_or_else(|_| {
             panic!(
-                "{} is not one block: {text}{}",
-                arch.environment(),
+                "{name} is not one block: {text}{}",
                 String::from_utf8_lossy(&output.stderr)
             )
         });
@@ -96,27 +97,72 @@ impl Environment {
     }
 }
 
+/// Damages what the boot loader reads, in the way with this number; `None` when there are no more.
+fn damage(chain: Chain, disk: &Path, number: usize) -> Option<&'static str> {
+    let file = match chain {
+        Chain::Grub => "/boot/grubenv",
+        Chain::Uboot => "/boot/uboot.txt",
+        Chain::SystemdBoot => {
+            let (name, bytes) = *ENTRIES.get(number)?;
+            replace_entry(disk, bytes);
+            return Some(name);
+        }
+    };
+    let (name, damage) = DAMAGES.get(number)?;
+    let environment = Environment::of(file, disk);
+    damage(&environment);
+    if chain == Chain::Uboot {
+        // The note as well: it costs at most one start of a trial, and there is none.
+        environment
+            .disk
+            .write_all_at(&[0xA5; 512], NOTE_AT)
+            .expect("the disk can be written");
+    }
+    Some(name)
+}
+
+/// The entry of what is committed: gone, or with another content.
+const ENTRIES: &[(&str, Option<&[u8]>)] = &[
+    ("no entry", None),
+    ("an entry of noise", Some(&[0xA5; 700])),
+    ("an empty entry", Some(&[])),
+];
+
+fn replace_entry(disk: &Path, bytes: Option<&[u8]>) {
+    let disk = format!("{}{BOOT_AT}", disk.display());
+    let entry = "::loader/entries/coxswain.conf";
+    let mtool = |words: &[&str]| {
+        let status = Command::new(words[0]).args(&words[1..]).status();
+        let status = status.expect("mtools are installed");
+        assert!(status.success(), "{words:?}");
+    };
+    mtool(&["mdel", "-i", &disk, entry]);
+    if let Some(bytes) = bytes {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), bytes).expect("a file");
+        let path = file
+            .path()
+            .to_str()
+            .expect("a temporary file's path is text");
+        mtool(&["mcopy", "-i", &disk, path, entry]);
+    }
+}
+
 /// Boots a machine once for each kind of damage. `runs` is what is committed, and whose kernel ran below it.
-pub(crate) fn boots(arch: Arch, disk: &Path, runs: &(String, String)) {
+pub(crate) fn boots(chain: Chain, disk: &Path, runs: &(String, String)) {
     let count = std::env::var("IMAGE_DAMAGES")
         .ok()
         .and_then(|text| text.parse().ok());
-    let usual = match arch {
-        Arch::X86 => 2,
-        Arch::Arm => 1,
+    let usual = match chain {
+        Chain::Grub => 2,
+        Chain::SystemdBoot | Chain::Uboot => 1,
     };
-    for (name, damage) in DAMAGES.iter().take(count.unwrap_or(usual)) {
+    for number in 0..count.unwrap_or(usual) {
         let from = Instant::now();
-        let environment = Environment::of(arch, disk);
-        damage(&environment);
-        if arch == Arch::Arm {
-            // The note as well: it costs at most one start of a trial, and there is none.
-            environment
-                .disk
-                .write_all_at(&[0xA5; 512], NOTE_AT)
-                .expect("the disk can be written");
-        }
-        let mut machine = Machine::on(arch, disk);
+        let Some(name) = damage(chain, disk, number) else {
+            break;
+        };
+        let mut machine = Machine::on(chain, disk);
         let committed = &runs.0;
         let kernel = machine.wait("what is committed runs", |machine| {
             let status = machine.get("/status")?;
@@ -139,8 +185,7 @@ pub(crate) fn boots(arch: Arch, disk: &Path, runs: &(String, String)) {
         machine.coxctl(&["poweroff"]);
         machine.wait_for_end();
         println!(
-            "{}: environment damaged ({name}): the kernel of {kernel} ran, then that of {}; {:.0} s",
-            arch.name(),
+            "{chain}: environment damaged ({name}): the kernel of {kernel} ran, then that of {}; {:.0} s",
             runs.1,
             from.elapsed().as_secs_f64()
         );

@@ -10,7 +10,7 @@ use acceptance::http::Socket;
 use acceptance::image::binary;
 use serde_json::Value;
 
-use crate::built::{Arch, top};
+use crate::built::{Chain, top};
 
 /// A boot takes 20 s on an idle machine, and CI's is not idle; a sick revision needs four.
 pub(crate) const LIMIT: Duration = Duration::from_secs(600);
@@ -28,12 +28,12 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// Switches a machine with this disk on.
-    pub(crate) fn on(arch: Arch, disk: &Path) -> Self {
+    pub(crate) fn on(chain: Chain, disk: &Path) -> Self {
         let console = disk.with_extension("console");
         let socket_path = disk.with_extension("sock");
         let program = binary("bridge");
         let qemu = Command::new(top().join("rootfs/run"))
-            .arg(arch.name())
+            .arg(chain.arch())
             .args(["--disk".as_ref(), disk])
             .args(["--console".as_ref(), console.as_path()])
             .args(["--socket".as_ref(), socket_path.as_path()])
@@ -64,7 +64,8 @@ impl Machine {
         String::from_utf8_lossy(&bytes).replace('\r', "")
     }
 
-    fn console_end(&self) -> String {
+    /// The end of that.
+    pub(crate) fn console_end(&self) -> String {
         let text = self.console();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(80)..].join("\n")

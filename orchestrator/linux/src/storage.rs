@@ -61,6 +61,16 @@ pub fn mount_writable(device: &Path, target: &Path, kind: &str) -> Result<(), Mo
     attempt(device, target, kind, (SAFE, options))
 }
 
+/// Mounts a boot partition: FAT, which knows no owners, so that only root may read it. It becomes read-only when an error is found in it.
+///
+/// # Errors
+/// [`MountError::Mount`].
+pub fn mount_boot(device: &Path, target: &Path) -> Result<(), MountError> {
+    let flags = SAFE | MountFlags::NOEXEC;
+    let options = "umask=0077,shortname=mixed,errors=remount-ro";
+    attempt(device, target, "vfat", (flags, options))
+}
+
 /// Whether it is the file system that is damaged, and not the device that takes no writes.
 pub fn is_damage(error: &MountError) -> bool {
     let MountError::Mount { source, .. } = error else {

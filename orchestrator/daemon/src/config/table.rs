@@ -213,7 +213,13 @@ pub const SETTINGS: &[Setting] = &[
         "bootloader-path",
         Kind::Path,
         "",
-        "Where the boot loader reads: its file, or for systemd-boot and tryboot the mounted boot partition.",
+        "Where the boot loader reads: its file, or for systemd-boot and tryboot where the boot partition is mounted.",
+    ),
+    setting(
+        "bootloader-device",
+        Kind::Device,
+        "",
+        "As init: the boot partition of systemd-boot or tryboot (FAT), named as storage-device; mounted at bootloader-path.",
     ),
     setting(
         "bootloader-uboot-config",

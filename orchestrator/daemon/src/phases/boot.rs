@@ -32,6 +32,7 @@ pub(crate) const BOOT: &[Phase<Init>] = &[
     phase("storage check", 1800, Failure::GoOn, storage::check),
     phase("storage", 1800, Failure::End, storage::mount),
     phase("storage growth", 120, Failure::GoOn, storage::grow),
+    phase("boot partition", 30, Failure::GoOn, storage::boot_partition),
     phase("clock", 10, Failure::GoOn, clock),
     phase("random seed", 10, Failure::GoOn, seed),
 ];

@@ -29,24 +29,7 @@ pub(super) fn find(init: &mut Init, limit: &Limit) -> Result<Done, String> {
             ))
         };
     }
-    let wanted: Wanted = text
-        .parse()
-        .map_err(|error: block::NoDevice| error.to_string())?;
-    let until = *limit;
-    // The child ends itself a little before its time is over, to say what it saw.
-    let found = limit.run(init, move || {
-        loop {
-            if let Some((device, others)) = block::find(&wanted) {
-                let mut lines = vec![device.display().to_string()];
-                lines.extend(others.iter().map(|other| other.display().to_string()));
-                return Ok(lines.join("\n"));
-            }
-            if until.left() < LOOK_AGAIN * 5 {
-                return Err(missing(&wanted));
-            }
-            std::thread::sleep(LOOK_AGAIN);
-        }
-    })?;
+    let found = wait_for(init, limit, &text)?;
     let mut lines = found.lines().map(PathBuf::from);
     let device = lines.next().ok_or("the search gave nothing")?;
     let others: Vec<_> = lines.map(|other| other.display().to_string()).collect();
@@ -62,6 +45,28 @@ pub(super) fn find(init: &mut Init, limit: &Limit) -> Result<Done, String> {
             "{text} is {shown}, and {} as well; give them different names",
             others.join(", ")
         ))
+    })
+}
+
+/// Waits until there is such a device; a line for each that is.
+fn wait_for(init: &mut Init, limit: &Limit, text: &str) -> Result<String, String> {
+    let wanted: Wanted = text
+        .parse()
+        .map_err(|error: block::NoDevice| error.to_string())?;
+    let until = *limit;
+    // The child ends itself a little before its time is over, to say what it saw.
+    limit.run(init, move || {
+        loop {
+            if let Some((device, others)) = block::find(&wanted) {
+                let mut lines = vec![device.display().to_string()];
+                lines.extend(others.iter().map(|other| other.display().to_string()));
+                return Ok(lines.join("\n"));
+            }
+            if until.left() < LOOK_AGAIN * 5 {
+                return Err(missing(&wanted));
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
     })
 }
 
@@ -223,6 +228,37 @@ pub(super) fn grow(init: &mut Init, limit: &Limit) -> Result<Done, String> {
     } else {
         Done::Told(said)
     })
+}
+
+/// The partition that the boot loader reads, where that is not the storage. Without it the device says that its boot loader cannot be told.
+pub(super) fn boot_partition(init: &mut Init, limit: &Limit) -> Result<Done, String> {
+    let text = init.config.text("bootloader-device").to_owned();
+    if text.is_empty() {
+        return Ok(Done::Skipped);
+    }
+    if init.config.text("bootloader-path").is_empty() {
+        return Err(format!(
+            "{text} cannot be mounted: set bootloader-path, the folder where the boot loader's files shall be"
+        ));
+    }
+    let target = init.config.path("bootloader-path");
+    let found = wait_for(init, limit, &text)?;
+    let device = PathBuf::from(found.lines().next().ok_or("the search gave nothing")?);
+    if let Err(error) = std::fs::create_dir_all(&target) {
+        return Err(format!("cannot make {}: {error}", target.display()));
+    }
+    let shown = device.display().to_string();
+    let folder = target.clone();
+    let mounted = limit.run(init, move || {
+        storage::mount_boot(&device, &folder).map_err(|error| store::explain(&error))?;
+        Ok(String::new())
+    });
+    if let Err(error) = mounted {
+        // Nothing may be written beside the partition.
+        std::fs::remove_dir(&target).ok();
+        return Err(error);
+    }
+    Ok(Done::Told(format!("{text} is {shown}")))
 }
 
 #[cfg(test)]
