@@ -23,7 +23,7 @@ fn report(seed: u64, length: Length, outcome: &Outcome) -> String {
         Length::Long => "long",
     };
     format!(
-        "invariant {}: {}\nreplay with\n  SEED={seed} LENGTH={word} cargo test --profile simulation -p acceptance --test simulation -- replay --nocapture\n{}",
+        "invariant {}: {}\nreplay with\n  SEED={seed} LENGTH={word} cargo test --profile simulation -p simulator --test devices -- replay --nocapture\n{}",
         violation.invariant, violation.what, outcome.log
     )
 }
