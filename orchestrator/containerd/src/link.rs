@@ -3,10 +3,12 @@
 //! Whoever needs containerd asks for the connection and waits until there is one; whoever finds it lost says so. One task makes it
 //! again. Before the first one is given out, what is on the machine was compared with what containerd knows.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use device::ports::RuntimeEvent;
+use tokio::net::unix::pipe::Receiver;
 use tokio::sync::{mpsc, watch};
 
 use crate::client::{CallError, Client};
@@ -14,11 +16,12 @@ use crate::config::Address;
 use crate::runtime::Shared;
 use crate::supervise::Supervisor;
 
-/// Pause between two attempts to connect while containerd starts.
+/// Pause between two attempts to connect once the socket was made: between that and the first answer there is next to nothing.
 const POLL: Duration = Duration::from_millis(3);
-/// And when it has not come for a while.
+/// For so long after it was made.
+const POLL_FOR: Duration = Duration::from_millis(100);
+/// And without news of the socket: each attempt takes the processor away from the containerd that starts.
 const POLL_SLOW: Duration = Duration::from_millis(200);
-const POLL_SLOW_AFTER: Duration = Duration::from_secs(2);
 /// Silence after which the loop is told, when there was no connection yet.
 const TELL_AFTER: Duration = Duration::from_secs(2);
 /// Silence after which a private containerd that runs is killed.
@@ -218,6 +221,8 @@ async fn connect(shared: &Shared, supervisor: &mut Option<Supervisor>, told: &mu
     let socket = shared.config.address.socket();
     let since = Instant::now();
     let mut hangs_since = Instant::now();
+    let mut made: Option<Instant> = None;
+    let mut news = SocketNews::default();
     loop {
         let mut problem = None;
         if let Some(supervisor) = supervisor {
@@ -227,6 +232,8 @@ async fn connect(shared: &Shared, supervisor: &mut Option<Supervisor>, told: &mu
             }
             show(shared, Some(supervisor));
         }
+        // Before the attempt, so that a socket which is made after it is seen.
+        news.watch(&socket);
         match Client::connect(&socket, shared.namespace.clone()).await {
             Ok(client) => return client,
             Err(error) => {
@@ -243,11 +250,36 @@ async fn connect(shared: &Shared, supervisor: &mut Option<Supervisor>, told: &mu
             supervisor.kill();
             hangs_since = Instant::now();
         }
-        let poll = if since.elapsed() > POLL_SLOW_AFTER {
-            POLL_SLOW
-        } else {
-            POLL
+        if made.is_some_and(|made| made.elapsed() < POLL_FOR) {
+            tokio::time::sleep(POLL).await;
+        } else if tokio::time::timeout(POLL_SLOW, news.come()).await.is_ok() {
+            made = Some(Instant::now());
+        }
+    }
+}
+
+/// Tells when something changes in the folder of a socket; never, where that cannot be watched.
+#[derive(Default)]
+struct SocketNews(Option<Receiver>);
+
+impl SocketNews {
+    /// Watches, from the first time on that the folder is there.
+    fn watch(&mut self, socket: &Path) {
+        if self.0.is_none() {
+            let folder = socket.parent().unwrap_or(Path::new("/"));
+            let changes = linux::watch::changes_in(folder).ok();
+            self.0 = changes.and_then(|changes| Receiver::from_owned_fd_unchecked(changes).ok());
+        }
+    }
+
+    async fn come(&self) {
+        let Some(changes) = &self.0 else {
+            return std::future::pending().await;
         };
-        tokio::time::sleep(poll).await;
+        if changes.readable().await.is_err() {
+            return std::future::pending().await;
+        }
+        // What it says does not matter, only that it is not said again.
+        while changes.try_read(&mut [0; 4096]).is_ok_and(|read| read > 0) {}
     }
 }

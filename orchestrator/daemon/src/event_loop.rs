@@ -24,6 +24,7 @@ pub(crate) fn run<W: World>(
     let sleep_max = watchdog
         .sleep_max()
         .map_or(SLEEP_MAX, |sleep| sleep.min(SLEEP_MAX));
+    watchdog.follow_disk();
     device.handle(Event::Start);
     loop {
         if let Some(ending) = power.ended() {

@@ -18,6 +18,8 @@ use rustix::fs::{
 use rustix::io::Errno;
 use store::disk::{Disk, Entry, EntryKind, Metadata, ReadFile, Space, WriteFile};
 
+use crate::progress::{self, if_done};
+
 /// Only root needs to look into the storage; objects become readable for all when they are complete.
 const FILE_MODE: Mode = Mode::from_raw_mode(0o600);
 const DIR_MODE: Mode = Mode::from_raw_mode(0o755);
@@ -72,7 +74,7 @@ impl LinuxDisk {
         } else {
             rustix::fs::openat(&self.root, path, flags | OFlags::NOFOLLOW, mode)
         };
-        Ok(opened?)
+        Ok(if_done(opened)?)
     }
 
     fn open_dir(&self, path: &Path) -> io::Result<OwnedFd> {
@@ -128,6 +130,7 @@ impl WriteFile for LinuxWrite {
                 Ok(count) => {
                     self.written += count as u64;
                     rest = &rest[count..];
+                    progress::made();
                 }
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
@@ -148,7 +151,7 @@ impl WriteFile for LinuxWrite {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        Ok(rustix::fs::fsync(&self.file)?)
+        Ok(if_done(rustix::fs::fsync(&self.file))?)
     }
 }
 
@@ -170,7 +173,13 @@ impl ReadFile for LinuxRead {
         loop {
             match rustix::io::pread(&self.file, &mut *buffer, offset) {
                 Err(Errno::INTR) => {}
-                other => return Ok(other?),
+                Ok(count) => {
+                    if count > 0 {
+                        progress::made();
+                    }
+                    return Ok(count);
+                }
+                Err(error) => return Err(error.into()),
             }
         }
     }
@@ -255,11 +264,11 @@ impl Disk for LinuxDisk {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        Ok(rustix::fs::fsync(self.open_dir(path)?)?)
+        Ok(if_done(rustix::fs::fsync(self.open_dir(path)?))?)
     }
 
     fn sync_all(&self) -> io::Result<()> {
-        Ok(rustix::fs::syncfs(&self.root)?)
+        Ok(if_done(rustix::fs::syncfs(&self.root))?)
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -351,6 +360,7 @@ impl Disk for LinuxDisk {
                 name: name.to_owned(),
                 kind: kind_of(kind),
             };
+            progress::made();
             if visitor(entry).is_break() {
                 break;
             }
@@ -400,7 +410,7 @@ fn remove_files(folder: &OwnedFd) -> io::Result<Vec<std::ffi::CString>> {
         if matches!(name.to_bytes(), b"." | b"..") {
             continue;
         }
-        match rustix::fs::unlinkat(folder, name, AtFlags::empty()) {
+        match if_done(rustix::fs::unlinkat(folder, name, AtFlags::empty())) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(Errno::ISDIR | Errno::PERM) => {
                 folders.push(name.to_owned());

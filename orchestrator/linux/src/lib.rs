@@ -22,6 +22,7 @@ pub mod new_root;
 pub mod peer;
 pub mod pipes;
 pub mod process;
+pub mod progress;
 pub mod replace;
 pub mod signals;
 pub mod storage;

@@ -22,7 +22,8 @@ const CHECKPOINT: Opcode = opcode::write::<u32>(b'f', 43);
 pub fn settle(folder: &Path) -> io::Result<bool> {
     let folder = File::open(folder)?;
     // SAFETY: the request reads one u32 of flags, which the setter holds for the call; none are set.
-    match unsafe { ioctl(&folder, Setter::<CHECKPOINT, u32>::new(0)) } {
+    let settled = unsafe { ioctl(&folder, Setter::<CHECKPOINT, u32>::new(0)) };
+    match crate::progress::if_done(settled) {
         Ok(()) => Ok(true),
         Err(Errno::NOTTY | Errno::OPNOTSUPP | Errno::INVAL | Errno::PERM | Errno::NODEV) => {
             Ok(false)

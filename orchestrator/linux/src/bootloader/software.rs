@@ -151,6 +151,8 @@ pub struct Copies<S, D> {
 
 const COPIES: &str = "coxswain";
 const COPY_STEP_BYTES: usize = 256 << 10;
+/// So much of a copy is written before it is waited for: one sync of a whole kernel on a slow card takes longer than a watchdog waits.
+const SYNC_STEP_BYTES: u64 = 4 << 20;
 
 /// What was copied of a revision.
 #[derive(Debug)]
@@ -221,7 +223,7 @@ impl<S: Disk, D: Disk> Copies<S, D> {
     fn copy_whole(&self, object: &Path, to: &Path) -> io::Result<()> {
         let mut from = self.storage.open(object)?;
         let mut file = self.boot.create(to)?;
-        let (mut buffer, mut offset) = (vec![0; COPY_STEP_BYTES], 0);
+        let (mut buffer, mut offset, mut synced) = (vec![0; COPY_STEP_BYTES], 0, 0);
         loop {
             let count = from.read_at(offset, &mut buffer)?;
             if count == 0 {
@@ -229,6 +231,10 @@ impl<S: Disk, D: Disk> Copies<S, D> {
             }
             file.append(&buffer[..count])?;
             offset += count as u64;
+            if offset - synced >= SYNC_STEP_BYTES {
+                file.sync()?;
+                synced = offset;
+            }
         }
     }
 
