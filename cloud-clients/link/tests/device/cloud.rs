@@ -1,16 +1,20 @@
-//! The smallest cloud: one offer in a file, what is reported into another one. And the client as a process of its own, which is this
-//! test binary started again.
+//! The smallest clouds: one offer in a file and what is reported into another one; or both at a server. And the client as a process of
+//! its own, which is this test binary started again.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use http::Method;
 use link::Agent;
 use link::cloud::{Cloud, CloudError, News, Polled, Reported, Situation};
 use link::config::{Config, Source};
 use link::deployment::Report;
-use link::offer::{Artifact, Hashes, Link, Offer};
+use link::offer::{Artifact, Credentials, Hashes, Link, Offer};
+use link::web::{Address, Call, Web};
 use serde_json::{Value, json};
+
+use crate::dying::{self, Dying};
 
 const FOLDER: &str = "COXSWAIN_TEST_CLIENT";
 
@@ -31,23 +35,121 @@ struct Files {
 impl Files {
     fn offer(&self) -> Option<Offer> {
         let text = std::fs::read_to_string(self.folder.join("offer.json")).ok()?;
-        let offer: Value = serde_json::from_str(&text).expect("the test wrote it");
-        let text = |value: &Value| value.as_str().expect("a text").to_owned();
-        let artifacts = offer["artifacts"].as_array().expect("a list").iter();
-        let artifacts = artifacts.map(|artifact| Artifact {
-            module: "os".to_owned(),
-            name: text(&artifact["name"]),
-            bytes: artifact["bytes"].as_u64(),
-            hashes: Hashes {
-                sha256: artifact["sha256"]
-                    .as_str()
-                    .and_then(|hash| hash.parse().ok()),
-                ..Hashes::default()
-            },
-            links: vec![Link::open(text(&artifact["url"]))],
+        Some(parse(&text, None))
+    }
+}
+
+fn parse(text: &str, credentials: Option<&Credentials>) -> Offer {
+    let offer: Value = serde_json::from_str(text).expect("the test wrote it");
+    let text = |value: &Value| value.as_str().expect("a text").to_owned();
+    let artifacts = offer["artifacts"].as_array().expect("a list").iter();
+    let artifacts = artifacts.map(|artifact| Artifact {
+        module: "os".to_owned(),
+        name: text(&artifact["name"]),
+        bytes: artifact["bytes"].as_u64(),
+        hashes: Hashes {
+            sha256: artifact["sha256"]
+                .as_str()
+                .and_then(|hash| hash.parse().ok()),
+            ..Hashes::default()
+        },
+        links: vec![Link {
+            url: text(&artifact["url"]),
+            credentials: credentials.cloned(),
+        }],
+    });
+    let id = text(&offer["id"]).parse().expect("an id");
+    let mut offer = Offer::new(id, artifacts.collect());
+    offer.title = Some("a test".to_owned());
+    offer
+}
+
+/// What is offered, as text.
+pub(crate) fn offer_text(id: &str, files: &[(String, String, u64, String)]) -> String {
+    let artifacts: Vec<Value> = files
+        .iter()
+        .map(|(name, url, bytes, sha256)| {
+            json!({"name": name, "url": url, "bytes": bytes, "sha256": sha256})
+        })
+        .collect();
+    json!({"id": id, "artifacts": artifacts}).to_string()
+}
+
+/// The secret of the client; only its own server may see it.
+pub(crate) const TOKEN: &str = "targettoken s3cret";
+
+/// A cloud behind HTTP: `GET /offer`, `POST /reports`.
+struct Wire {
+    at: String,
+    web: Option<Web>,
+}
+
+impl Wire {
+    async fn call(&self, call: Call) -> Result<link::web::Answer, CloudError> {
+        let call = call.credentials(Some(Credentials::authorization(TOKEN)));
+        let web = self.web.as_ref().expect("it was configured");
+        let answer = web.call(&call, 64 << 10).await;
+        let answer = answer.map_err(|error| CloudError::Unreachable {
+            reason: error.whole(),
+            retry_after: None,
+        })?;
+        if answer.status.is_success() {
+            return Ok(answer);
+        }
+        Err(CloudError::BadAnswer {
+            reason: answer.status.to_string(),
+        })
+    }
+
+    fn address(&self, path: &str) -> Address {
+        Address::parse(&format!("{}{path}", self.at)).expect("the test's own server")
+    }
+}
+
+impl Cloud for Wire {
+    fn configure(&mut self, _: &Config, web: &Web) -> Result<(), String> {
+        self.web = Some(web.clone());
+        Ok(())
+    }
+
+    async fn poll(&mut self, _: &Situation) -> Result<Polled, CloudError> {
+        dying::point("before:poll");
+        let answer = self
+            .call(Call::new(Method::GET, self.address("/offer")))
+            .await?;
+        dying::point("after:poll");
+        let news = match std::str::from_utf8(&answer.body) {
+            Ok("") => News::Nothing,
+            Ok(text) if text.starts_with('{') => {
+                let credentials = Credentials::authorization(TOKEN);
+                News::Offer(Box::new(parse(text, Some(&credentials))))
+            }
+            Ok(_) | Err(_) => {
+                return Err(CloudError::BadAnswer {
+                    reason: "this is no offer".to_owned(),
+                });
+            }
+        };
+        Ok(Polled {
+            news,
+            interval: None,
+        })
+    }
+
+    async fn report(&mut self, report: &Report) -> Result<Reported, CloudError> {
+        let told = json!({
+            "number": report.number,
+            "deployment": report.deployment.as_str(),
+            "final": report.is_final(),
+            "text": report.text(),
+            "news": report.news,
         });
-        let id = text(&offer["id"]).parse().expect("an id");
-        Some(Offer::new(id, artifacts.collect()))
+        let kind = told["news"]["kind"].as_str().unwrap_or_default().to_owned();
+        dying::point(&format!("before:report:{kind}"));
+        let call = Call::new(Method::POST, self.address("/reports")).json(&told);
+        self.call(call).await?;
+        dying::point(&format!("after:report:{kind}"));
+        Ok(Reported::Taken)
     }
 }
 
@@ -107,18 +209,31 @@ pub(crate) fn last_word(folder: &Path) -> Option<Value> {
 impl Place {
     /// Offers files: name, URL, length, SHA-256.
     pub(crate) fn offer(&self, id: &str, files: &[(String, String, u64, String)]) {
-        let artifacts: Vec<Value> = files
-            .iter()
-            .map(|(name, url, bytes, sha256)| {
-                json!({"name": name, "url": url, "bytes": bytes, "sha256": sha256})
-            })
-            .collect();
-        let text = json!({"id": id, "artifacts": artifacts}).to_string();
+        let text = offer_text(id, files);
         std::fs::write(self.folder.join("offer.json"), text).expect("the folder is the test's");
     }
 
     /// The client as a process of its own.
     pub(crate) fn start(&self, settings: &[(&str, &str)]) -> Child {
+        self.command(settings)
+            .spawn()
+            .expect("this test can be started again")
+    }
+
+    /// The client with the cloud at a server; ended when it is dropped. `environment` is added to what it has.
+    pub(crate) fn start_at(
+        &self,
+        server: &str,
+        settings: &[(&str, &str)],
+        environment: &[(&str, &str)],
+    ) -> Client {
+        let mut command = self.command(settings);
+        command.env("COXSWAIN_TEST_CLOUD", server);
+        command.envs(environment.iter().copied());
+        Client(command.spawn().expect("this test can be started again"))
+    }
+
+    fn command(&self, settings: &[(&str, &str)]) -> Command {
         let settings: Vec<String> = settings
             .iter()
             .map(|(name, value)| format!("{name}={value}"))
@@ -128,7 +243,8 @@ impl Place {
             .append(true)
             .open(self.folder.join("log"))
             .expect("the folder is the test's");
-        Command::new(std::env::current_exe().expect("this test is a file"))
+        let mut command = Command::new(std::env::current_exe().expect("this test is a file"));
+        command
             .args([
                 "--exact",
                 "cloud::the_client",
@@ -140,9 +256,24 @@ impl Place {
             .env("COXSWAIN_TEST_SETTINGS", settings.join("\n"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .expect("this test can be started again")
+            .stderr(log);
+        command
+    }
+
+    /// What clients of this place have logged.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+}
+
+/// A client that runs; killed (SIGKILL) when it is dropped.
+pub(crate) struct Client(pub(crate) Child);
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        self.0.kill().ok();
+        self.0.wait().ok();
     }
 }
 
@@ -179,6 +310,13 @@ fn the_client() {
         let device = client::Client::new(socket, client::Timeouts::default())
             .and_then(|client| client.named("files"))
             .expect("a path of a socket");
+        if let Ok(at) = std::env::var("COXSWAIN_TEST_CLOUD") {
+            let log = tracing_subscriber::fmt().with_writer(std::io::stderr);
+            log.with_ansi(false).init();
+            let agent = Agent::open(config, Dying(device)).expect("settings of the test");
+            let cloud = Wire { at, web: None };
+            return agent.run(cloud, std::future::pending()).await;
+        }
         let agent = Agent::open(config, device).expect("settings of the test");
         let taken = agent.taken();
         let place = folder.clone();
