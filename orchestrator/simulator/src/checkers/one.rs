@@ -1,6 +1,7 @@
 //! Invariant 9: at most one revision is being installed, and a second request is refused with a reason, not lost.
 
 use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
 
 use device::handle::{Answer, Command, Refusal, Request};
 
@@ -10,6 +11,28 @@ use super::{Checker, Facts, Rest};
 #[derive(Debug, Default)]
 pub struct One {
     open: BTreeMap<u64, (u32, String)>,
+}
+
+/// The first bytes of what is written.
+struct Beginning(String);
+
+impl Beginning {
+    const LEN_MAX: usize = 80;
+}
+
+impl fmt::Write for Beginning {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = Self::LEN_MAX.saturating_sub(self.0.len());
+        let mut ends = (0..=room.min(text.len())).rev();
+        let end = ends.find(|end| text.is_char_boundary(*end));
+        let (taken, left) = text.split_at(end.unwrap_or(0));
+        self.0.push_str(taken);
+        if left.is_empty() {
+            Ok(())
+        } else {
+            Err(fmt::Error)
+        }
+    }
 }
 
 impl Checker for One {
@@ -23,8 +46,10 @@ impl Checker for One {
             Request::Stop { .. } | Request::Command(Command::Reboot(_) | Command::PowerOff(_))
         );
         if !stops {
-            let shown = format!("{request:?}").chars().take(80).collect();
-            self.open.insert(id, (facts.start, shown));
+            let mut shown = Beginning(String::new());
+            // It refuses what is more than it takes, so that a long request is not written whole each time.
+            write!(shown, "{request:?}").ok();
+            self.open.insert(id, (facts.start, shown.0));
         }
     }
 

@@ -7,3 +7,7 @@ mod bugs;
 mod lives;
 mod plans;
 mod scenarios;
+
+/// A sixth of a life's time is the allocator's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
