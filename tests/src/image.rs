@@ -67,12 +67,12 @@ pub fn busybox_that_asks() -> Image {
     made_of(&["ready", "inside"], &[])
 }
 
-/// The same with `coxswain-hawkbit`.
+/// The same with `coxswain-hawkbit`, and this text in `/etc/version`.
 ///
 /// # Panics
 /// As [`busybox`].
-pub fn busybox_with_hawkbit() -> Image {
-    made_of(&["coxswain-hawkbit"], &[])
+pub fn busybox_with_hawkbit(version: &str) -> Image {
+    made_of(&["coxswain-hawkbit"], &[("etc/version", version)])
 }
 
 fn made_of(programs: &[&str], files: &[(&str, &str)]) -> Image {

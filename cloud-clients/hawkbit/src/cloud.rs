@@ -191,6 +191,13 @@ impl Hawkbit {
         let now = attributes::chosen(&situation.attributes, &door.settings.attributes);
         let asked = root.attributes.is_some();
         let changed = self.told.as_ref().is_some_and(|told| *told != now);
+        let now = if asked && now.is_empty() {
+            // Some servers offer nothing before they have been told something.
+            let client = ("client".to_owned(), "coxswain-hawkbit".to_owned());
+            BTreeMap::from([client])
+        } else {
+            now
+        };
         if (asked || changed) && !now.is_empty() {
             // Merged: a device does not own what an operator's rule may have put beside.
             let body = json!({"mode": "merge", "data": now});
@@ -331,6 +338,11 @@ impl Hawkbit {
         let deployment = match Deployment::parse(&answer.body) {
             Ok(deployment) => deployment,
             Err(error @ ddi::DdiError::NotJson { .. }) => return Err(bad(error.to_string())),
+            // gooseBit's way to say 404.
+            Err(_) if answer.body.trim_ascii() == b"null" => {
+                self.root = None;
+                return Ok(News::NoChange);
+            }
             Err(error) => return Ok(unreadable(error.to_string())),
         };
         if deployment.id != link.id {
@@ -341,7 +353,9 @@ impl Hawkbit {
         }
         let credentials = door.settings.credentials.as_ref();
         match crate::offer::offer(&deployment, &door.settings.root, credentials) {
-            Ok(offer) => {
+            Ok(mut offer) => {
+                // hawkBit never offers an action again that was closed; gooseBit does, when an operator forces it.
+                offer.again = door.settings.failed_again;
                 let offer = Box::new(offer);
                 self.offered = Some((link.href.clone(), offer.clone()));
                 Ok(News::Offer(offer))

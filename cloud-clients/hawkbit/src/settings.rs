@@ -45,6 +45,8 @@ pub struct Settings {
     pub consenting: Consenting,
     /// Keys of device metadata.
     pub attributes: Vec<String>,
+    /// Whether what has failed is tried once more when the server offers it once more.
+    pub failed_again: bool,
     /// Name and version of the set from the factory.
     pub installed_set: Option<(String, String)>,
 }
@@ -104,6 +106,7 @@ impl Settings {
                 },
             },
             attributes: config.list("attributes").map(str::to_owned).collect(),
+            failed_again: config.text("failed-again") == "retry",
             installed_set,
         })
     }

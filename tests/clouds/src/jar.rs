@@ -43,6 +43,7 @@ impl Jar {
             .arg(format!("{ddi}.gatewaytoken.enabled=true"))
             .arg(format!("{ddi}.gatewaytoken.key=gwsecret"))
             .arg("--hawkbit.controller.minPollingTime=00:00:01")
+            .arg("--server.forward-headers-strategy=NATIVE")
             .current_dir(folder.path())
             .stdin(Stdio::null())
             .stdout(log)

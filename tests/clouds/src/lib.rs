@@ -6,6 +6,7 @@
 pub mod call;
 pub mod client;
 pub mod fleet;
+pub mod goosebit;
 pub mod hawkbit;
 pub mod jar;
 pub mod kit;

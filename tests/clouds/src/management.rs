@@ -1,6 +1,8 @@
 //! The management side of an update server, as far as the scenarios need it: one port, one implementation for each kind of server.
 //! Ours and the real hawkBit are the same kind.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use serde_json::{Value, json};
 
 use crate::call;
@@ -68,10 +70,41 @@ pub enum Ability {
     Window,
     /// Download only, soft.
     Kinds,
-    /// Rollouts with groups and a threshold.
+    /// Rollouts.
     Rollouts,
-    /// Keep what a device reports, for the operator to read.
-    Reports,
+    /// Rollouts with groups and a threshold.
+    Groups,
+    /// Keep each report with its kind and code, not only its lines.
+    Rows,
+    /// Give the same software to a device once more.
+    SameAgain,
+    /// Believe a proxy that has checked a device's certificate.
+    Certificates,
+}
+
+/// A schedule for one point in time.
+pub fn schedule_at(time: SystemTime) -> String {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let seconds = since.as_secs();
+    let day = i64::try_from(seconds / 86400).expect("a date") + 719_468;
+    let era = day / 146_097;
+    let of_era = day % 146_097;
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let shifted = (5 * of_year + 2) / 153;
+    let month = if shifted < 10 {
+        shifted + 3
+    } else {
+        shifted - 9
+    };
+    let year = year + era * 400 + i64::from(month <= 2);
+    format!(
+        "{} {} {} {} {month} ? {year}",
+        seconds % 60,
+        seconds / 60 % 60,
+        seconds / 3600 % 24,
+        of_year - (153 * shifted + 2) / 5 + 1
+    )
 }
 
 /// The management side of a server. Failures are panics: a scenario cannot go on.
@@ -92,6 +125,8 @@ pub trait Management {
     fn cancel(&self, device: &str, action: u64);
     /// Switches consent on or off.
     fn ask_for_consent(&self, on: bool);
+    /// Lets devices in for which a proxy vouches by this word.
+    fn trust_proxy(&self, word: &str);
     /// Starts a rollout to devices whose names begin so; its identifier.
     fn rollout(&self, name: &str, devices: &str, set: u64, groups: u32, error_percent: u32) -> u64;
     /// State of a rollout and actions per state (running, scheduled, finished, error).
@@ -253,6 +288,11 @@ impl Management for Hawkbit {
 
     fn ask_for_consent(&self, on: bool) {
         self.set("user.confirmation.flow.enabled", &json!(on));
+    }
+
+    fn trust_proxy(&self, word: &str) {
+        self.set("authentication.header.enabled", &json!(true));
+        self.set("authentication.header.authority", &json!(word));
     }
 
     fn rollout(&self, name: &str, devices: &str, set: u64, groups: u32, error_percent: u32) -> u64 {

@@ -1,7 +1,7 @@
 //! The reference, `openapi.json`, judged by tools that others made: openapi-spec-validator says that it is one, schemathesis asks what it
 //! promises and a lot that it does not, and finds no server error and no answer that stands not in it.
 //!
-//! The tools come from PyPI: `tests/openapi-tools` installs them below the target folder. Without them, these tests say SKIPPED; in CI
+//! The tools come from PyPI: `tests/python-tools openapi-tools` installs them below the target folder. Without them, these tests say SKIPPED; in CI
 //! that is a failure.
 
 use std::io;
@@ -42,9 +42,9 @@ fn tool(name: &str) -> Option<PathBuf> {
     }
     assert!(
         std::env::var_os("CI").is_none(),
-        "CI must run this test: run tests/openapi-tools first"
+        "CI must run this test: run tests/python-tools openapi-tools first"
     );
-    eprintln!("SKIPPED: {name} is not installed; run tests/openapi-tools");
+    eprintln!("SKIPPED: {name} is not installed; run tests/python-tools openapi-tools");
     None
 }
 

@@ -5,7 +5,7 @@
 
 use std::process::{Child, Command, ExitCode, Stdio};
 
-use clouds::kit::CASES;
+use clouds::kit::cases;
 use clouds::kit_run::run;
 
 struct Running {
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     };
     let only = std::env::var("CASE").unwrap_or_default();
     let mut failed = 0;
-    for case in CASES.iter().filter(|case| case.name.contains(&only)) {
+    for case in cases().filter(|case| case.name.contains(&only)) {
         let result = run(case, |access| {
             let folder = tempfile::tempdir().expect("a temporary folder");
             let child = Command::new(program)
@@ -50,10 +50,10 @@ fn main() -> ExitCode {
             }
         });
         match result {
-            Ok(()) => println!("passed {:<16} {}", case.name, case.what),
+            Ok(()) => println!("passed {:<18} {}", case.name, case.what),
             Err(why) => {
                 failed += 1;
-                println!("FAILED {:<16} {}: {why}", case.name, case.what);
+                println!("FAILED {:<18} {}: {why}", case.name, case.what);
             }
         }
     }

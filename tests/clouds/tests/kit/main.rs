@@ -5,21 +5,21 @@ use std::sync::Mutex;
 use acceptance::device::Device;
 use acceptance::needs_containers;
 use clouds::client::Client;
-use clouds::kit::CASES;
+use clouds::kit::cases;
 use clouds::kit_run::run;
+
+/// Cases that run beside each other, each on a device of its own: they mostly wait.
+const AT_ONCE: usize = 4;
 
 #[test]
 fn our_client_passes_every_case() {
     needs_containers!();
     let only = std::env::var("CASE").unwrap_or_default();
-    let todo: Vec<_> = CASES
-        .iter()
-        .filter(|case| case.name.contains(&only))
-        .collect();
+    let todo: Vec<_> = cases().filter(|case| case.name.contains(&only)).collect();
     let left = Mutex::new(todo.into_iter());
     let results = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
-        for _ in 0..2 {
+        for _ in 0..AT_ONCE {
             scope.spawn(|| {
                 let device = Device::start();
                 let socket = device.run_dir().join("control.sock");
@@ -44,10 +44,10 @@ fn our_client_passes_every_case() {
     let mut failed = 0;
     for (name, what, result) in &results {
         match result {
-            Ok(()) => eprintln!("passed {name:<16} {what}"),
+            Ok(()) => eprintln!("passed {name:<18} {what}"),
             Err(why) => {
                 failed += 1;
-                eprintln!("FAILED {name:<16} {what}: {why}");
+                eprintln!("FAILED {name:<18} {what}: {why}");
             }
         }
     }

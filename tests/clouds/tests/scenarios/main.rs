@@ -1,10 +1,11 @@
 //! One suite of scenarios, written once against the management side of a server, with the real client, the real orchestrator and
-//! real containers. Servers: ours in both releases; a real hawkBit where `HAWKBIT_JAR=file.jar` (started here, needs Java 17) or
+//! real containers. Servers: ours in both releases; gooseBit, where `tests/python-tools goosebit` has installed it; a real hawkBit where `HAWKBIT_JAR=file.jar` (started here, needs Java 17) or
 //! `HAWKBIT_URL=http://host:port` with `HAWKBIT_USER` and `HAWKBIT_PASSWORD` say where one is. What a server cannot do says SKIPPED.
 
 mod scenarios;
 
 use acceptance::needs_containers;
+use clouds::goosebit::{self, Goosebit};
 use clouds::hawkbit::{Hawkbit as Ours, Release, Setup, serve};
 use clouds::jar::Jar;
 use clouds::management::{Hawkbit, Management};
@@ -43,6 +44,7 @@ fn ours(release: Release) {
         .expect("a run time");
     let mut setup = Setup::stock(release);
     setup.polling_min_s = 1;
+    setup.forwarded = true;
     let began = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .expect("a clock");
@@ -64,6 +66,20 @@ fn on_our_server_as_0_9_0() {
 fn on_our_server_as_1_0_4() {
     needs_containers!();
     ours(Release::V1_0_4);
+}
+
+#[test]
+fn on_goosebit() {
+    needs_containers!();
+    let Some(python) = goosebit::python() else {
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "CI must run this test: run tests/python-tools goosebit first"
+        );
+        eprintln!("SKIPPED on_goosebit: it is not installed; run tests/python-tools goosebit");
+        return;
+    };
+    run(&Goosebit::start(&python));
 }
 
 #[test]
