@@ -33,9 +33,7 @@ const DAMAGES: &[Damage] = &[
         place.write(0, &noise);
     }),
     ("torn in the middle", |place| place.write(24, &[0xFF; 1000])),
-    ("one bit of the name", |place| {
-        place.replace("pv_rev=l", "pv_rev=m")
-    }),
+    ("one bit of the name", |place| place.flip("pv_rev=")),
     ("quotes and commands", |place| {
         place.write(8, b"\npv_rev=$(reboot);\"'${x}\npv_tried=0\npv_try=;;\n")
     }),
@@ -87,13 +85,23 @@ impl Environment {
             .expect("the disk can be written");
     }
 
-    fn replace(&self, from: &str, to: &str) {
+    fn find(&self, text: &str) -> u64 {
         let bytes = self.read();
         let at = bytes
-            .windows(from.len())
-            .position(|window| window == from.as_bytes());
-        let at = at.unwrap_or_else(|| panic!("{from} is not in the environment"));
-        self.write(at as u64, to.as_bytes());
+            .windows(text.len())
+            .position(|window| window == text.as_bytes());
+        at.unwrap_or_else(|| panic!("{text} is not in the environment")) as u64
+    }
+
+    fn replace(&self, from: &str, to: &str) {
+        self.write(self.find(from), to.as_bytes());
+    }
+
+    /// One bit of the byte behind this text.
+    fn flip(&self, text: &str) {
+        let at = self.find(text) + text.len() as u64;
+        let byte = self.read()[usize::try_from(at).expect("it is short")];
+        self.write(at, &[byte ^ 1]);
     }
 }
 

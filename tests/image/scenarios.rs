@@ -201,6 +201,37 @@ fn reboot(course: &mut Course<'_>) {
     course.settle();
 }
 
+/// Nobody flashes a disk that is as large as the image.
+fn lengthen(disk: &Path) {
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .open(disk)
+        .expect("our own disk");
+    let length = file.metadata().expect("our own disk").len();
+    file.set_len(length + (128 << 20)).expect("room for a hole");
+}
+
+/// The storage's partition was enlarged, and others than we take the table for a good one.
+fn reaches_the_end(disk: &Path) {
+    let sfdisk = |word: &str| {
+        let mut command = Command::new("/usr/sbin/sfdisk");
+        let output = command.arg(word).arg(disk).output();
+        let output = output.expect("sfdisk is installed");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "sfdisk {word}: {said}");
+        (output.stdout, said)
+    };
+    let (verified, said) = sfdisk("--verify");
+    let verified = String::from_utf8_lossy(&verified).into_owned();
+    assert!(verified.contains("No errors detected"), "{verified}{said}");
+    let table: serde_json::Value = serde_json::from_slice(&sfdisk("--json").0).expect("JSON");
+    let storage = &table["partitiontable"]["partitions"][1];
+    let number = |key: &str| storage[key].as_u64().expect("a number of sectors");
+    let length = fs::metadata(disk).expect("our own disk").len();
+    let end = (number("start") + number("size")) * 512;
+    assert_eq!(end, length - (1 << 20), "{table}");
+}
+
 fn all(chain: Chain) {
     let Some(_one) = bench(chain) else { return };
     let folder = tempfile::Builder::new()
@@ -214,6 +245,7 @@ fn all(chain: Chain) {
 
     let disk = folder.path().join("disk");
     fs::copy(&built.image, &disk).expect("room for a disk");
+    lengthen(&disk);
     let mut course = Course {
         chain,
         built: &built,
@@ -224,6 +256,8 @@ fn all(chain: Chain) {
     course.settle();
     let age = course.machine.age().as_secs_f64();
     println!("{chain}: factory boot: {age:.0} s from power on to good");
+    let console = course.machine.console();
+    assert!(console.contains("storage growth: grew from"), "{console}");
 
     let wanted = std::env::var("IMAGE_SCENARIOS").unwrap_or_default();
     for (name, scenario) in SCENARIOS {
@@ -242,6 +276,7 @@ fn all(chain: Chain) {
     }
     let runs = course.runs.clone();
     course.machine.cut();
+    reaches_the_end(&disk);
     damage::boots(chain, &disk, &runs);
 }
 

@@ -170,6 +170,7 @@ fn parts(config: &Config, store: &Store<LinuxDisk>) -> Result<Option<Parts>, Loa
             storage: open(&storage)?,
             boot: Arc::clone(boot),
             software: Box::new(BootFiles(store.clone())),
+            are_efi: bootloader == "systemd-boot",
         }))
     };
     let options = config.text("bootloader-options").to_owned();

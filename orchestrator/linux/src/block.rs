@@ -1,7 +1,7 @@
 //! Block devices: found by what stands on them, and what an ext4 superblock says.
 //!
 //! What is read from a device is hostile: sizes are bounded, checksums checked where there are any, and a device that cannot be read
-//! is passed over. Nothing is written here, and nothing is mounted.
+//! is passed over. Nothing is mounted here, and nothing written but the partition table of a disk that has become larger.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -10,7 +10,12 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 pub mod ext4;
+mod larger;
 pub mod partitions;
+mod resize;
+
+pub use larger::Refused;
+pub use resize::{ResizeError, grow_partition};
 
 use ext4::Superblock;
 

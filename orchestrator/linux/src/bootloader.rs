@@ -14,6 +14,7 @@ use model::RevisionId;
 pub mod area;
 pub mod block;
 pub mod block_format;
+pub mod efi_program;
 pub mod entry_format;
 pub mod fw_env;
 pub mod journal;

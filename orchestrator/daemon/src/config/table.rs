@@ -273,7 +273,7 @@ pub const SETTINGS: &[Setting] = &[
         "storage-grow",
         Kind::Flag,
         "true",
-        "As init: let the storage's file system grow to the end of its partition.",
+        "As init: let the storage grow to the end of its disk: its partition, where it is the last one, and an ext4 in it.",
     ),
     setting(
         "modules",

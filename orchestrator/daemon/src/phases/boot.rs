@@ -29,6 +29,12 @@ pub(crate) const BOOT: &[Phase<Init>] = &[
         failure: Failure::End,
         run: storage::find,
     },
+    phase(
+        "partition growth",
+        30,
+        Failure::GoOn,
+        storage::grow_partition,
+    ),
     phase("storage check", 1800, Failure::GoOn, storage::check),
     phase("storage", 1800, Failure::End, storage::mount),
     phase("storage growth", 120, Failure::GoOn, storage::grow),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use linux::block::{self, Wanted};
+use linux::block::{self, Refused, ResizeError, Wanted};
 use linux::storage::{self, Access};
 
 use super::{Done, Limit};
@@ -81,6 +81,31 @@ fn missing(wanted: &Wanted) -> String {
         seen.join(", ")
     };
     format!("there is no {wanted}; what is there: {seen}")
+}
+
+/// A disk that is larger than the image that was written to it.
+pub(super) fn grow_partition(init: &mut Init, limit: &Limit) -> Result<Done, String> {
+    let Some(device) = init.storage.as_ref().map(|storage| storage.device.clone()) else {
+        return Ok(Done::Skipped);
+    };
+    if !init.config.flag("storage-grow") {
+        return Ok(Done::Skipped);
+    }
+    let said = limit.run(init, move || match block::grow_partition(&device) {
+        Ok(None) => Ok(String::new()),
+        Ok(Some(bytes)) => Ok(format!("{} MiB now, to the end of the disk", bytes >> 20)),
+        // Somebody made it so.
+        Err(ResizeError::Refused {
+            source: Refused::NotLast,
+            ..
+        }) => Ok(String::new()),
+        Err(error) => Err(store::explain(&error)),
+    })?;
+    Ok(if said.is_empty() {
+        Done::Skipped
+    } else {
+        Done::Told(said)
+    })
 }
 
 /// e2fsck by itself mends what can be mended without loss. Where that is not enough, nobody is there who could answer questions: it is

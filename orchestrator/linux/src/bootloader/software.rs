@@ -14,6 +14,7 @@ use model::RevisionId;
 use store::disk::{Disk, ReadFile as _, WriteFile as _};
 
 use super::Kernels;
+use super::efi_program;
 use super::token::short_name;
 use crate::replace::{folder_of, make_folders};
 
@@ -147,6 +148,8 @@ pub struct Copies<S, D> {
     pub boot: Arc<D>,
     /// What to copy.
     pub software: Box<dyn Software>,
+    /// Whether UEFI starts the kernels, and takes only what is a program of its own.
+    pub are_efi: bool,
 }
 
 const COPIES: &str = "coxswain";
@@ -238,6 +241,22 @@ impl<S: Disk, D: Disk> Copies<S, D> {
         }
     }
 
+    /// A kernel that the boot loader could not start must not be there for it.
+    fn judge(&self, object: &Path) -> io::Result<Option<&'static str>> {
+        if !self.are_efi {
+            return Ok(None);
+        }
+        let mut file = self.storage.open(object)?;
+        let (mut head, mut filled) = (vec![0; efi_program::HEAD_BYTES], 0);
+        loop {
+            match file.read_at(filled as u64, &mut head[filled..])? {
+                0 => break,
+                count => filled += count,
+            }
+        }
+        Ok(efi_program::problem(&head[..filled], file.len()?))
+    }
+
     fn is_same(&self, object: &Path, copy: &Path) -> io::Result<bool> {
         let mut copy = match self.boot.open(copy) {
             Ok(copy) => copy,
@@ -276,6 +295,16 @@ impl<S: Disk + fmt::Debug, D: Disk + fmt::Debug> Kernels for Copies<S, D> {
     fn put(&mut self, revision: &RevisionId) -> Result<bool, String> {
         let files = self.software.boot_files(revision)?;
         let folder = folder_of_copies(revision);
+        for (_, object) in files.iter().filter(|(role, _)| *role == Role::Linux) {
+            let problem = self
+                .judge(object)
+                .map_err(|error| format!("cannot read {}: {error}", object.display()))?;
+            if let Some(problem) = problem {
+                return Err(format!(
+                    "the kernel of revision {revision} cannot be started: {problem}"
+                ));
+            }
+        }
         for (role, object) in &files {
             let to = folder.join(role.copy_name());
             self.copy(object, &to).map_err(|error| {
