@@ -29,6 +29,7 @@ mod address;
 mod errors;
 mod proxy;
 pub mod tls;
+pub mod token;
 
 #[cfg(test)]
 mod tests;
@@ -77,28 +78,66 @@ impl WebSettings {
                 })
             })
             .collect();
-        let identity: Option<Arc<dyn tls::Identity>> =
-            match (config.path("tls-certificate"), config.path("tls-key")) {
-                (Some(certificate), Some(key)) => {
-                    Some(Arc::new(tls::FileIdentity { certificate, key }))
-                }
-                (None, None) => None,
-                (Some(_), None) | (None, Some(_)) => {
-                    let reason = "tls-certificate and tls-key belong together: set both";
-                    return Err(wrong("tls-key", reason.to_owned()));
-                }
-            };
         Ok(Self {
             tls: tls::TlsSettings {
                 authorities: config.path("tls-ca"),
                 pins: pins?,
-                identity,
+                identity: identity(config)?,
             },
             proxies: proxies(config, environment)?,
             connect_timeout: config.duration("connect-timeout"),
             answer_timeout: config.duration("answer-timeout"),
             user_agent: format!("coxswain-{}/{}", config.client(), env!("CARGO_PKG_VERSION")),
         })
+    }
+}
+
+/// Where the client's certificate and key are, if it has them.
+fn identity(config: &Config) -> Result<Option<Arc<dyn tls::Identity>>, WebError> {
+    let wrong = |what: &str, reason: &str| {
+        Err(WebError::Settings {
+            what: what.to_owned(),
+            reason: reason.to_owned(),
+        })
+    };
+    let certificate = config.path("tls-certificate");
+    match (
+        certificate,
+        config.path("tls-key"),
+        config.path("pkcs11-module"),
+    ) {
+        (None, None, None) => Ok(None),
+        (Some(certificate), Some(key), None) => {
+            Ok(Some(Arc::new(tls::FileIdentity { certificate, key })))
+        }
+        (Some(certificate), None, Some(module)) => {
+            let key = match token::Locator::parse(config.text("pkcs11-key")) {
+                Ok(key) => key,
+                Err(reason) => return wrong("pkcs11-key", &reason),
+            };
+            let pin = match config.read("pkcs11-pin") {
+                Ok(pin) => pin,
+                Err(error) => return wrong("pkcs11-pin", &error.to_string()),
+            };
+            Ok(Some(Arc::new(token::TokenIdentity {
+                certificate,
+                module,
+                key,
+                pin,
+            })))
+        }
+        (_, Some(_), Some(_)) => wrong(
+            "pkcs11-module",
+            "the key is either in a file (tls-key) or in a token: keep one",
+        ),
+        (Some(_), None, None) | (None, Some(_), None) => wrong(
+            "tls-key",
+            "tls-certificate and tls-key belong together: set both",
+        ),
+        (None, None, Some(_)) => wrong(
+            "tls-certificate",
+            "a key in a token needs its certificate: set tls-certificate",
+        ),
     }
 }
 

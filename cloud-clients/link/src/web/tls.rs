@@ -1,7 +1,7 @@
 //! TLS: whom to believe (the system's authorities, one file, a pinned key beside them), and how to prove who we are.
 //!
-//! The key of a client certificate stands behind [`Identity`]: [`FileIdentity`] has it in a file. A key in a token (PKCS#11) or a
-//! TPM is an implementation of the same trait whose `SigningKey` asks the token; none is in here. One provider: ring.
+//! The key of a client certificate stands behind [`Identity`]: [`FileIdentity`] has it in a file, [`super::token::TokenIdentity`] asks a
+//! token (PKCS#11). One provider: ring.
 //!
 //! A device without a clock thinks that it is 1970, when no certificate is valid yet. [`Time`] is therefore never earlier than what a
 //! verified server has said before; the first contact needs a clock, and the error says so.
@@ -176,7 +176,7 @@ fn roots(file: Option<&Path>) -> Result<RootCertStore, WebError> {
     Ok(store)
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, WebError> {
+pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, WebError> {
     let text = read(path)?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
     match found {

@@ -12,3 +12,4 @@ mod pki;
 mod restarts;
 mod server;
 mod stage;
+mod token;
