@@ -15,6 +15,7 @@ mod medium;
 mod moments;
 mod pid1;
 mod pid1_machine;
+mod pid1_storage;
 mod pid1_time;
 mod power_cuts;
 mod record;

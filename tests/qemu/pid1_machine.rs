@@ -1,6 +1,7 @@
 //! A machine that boots the initramfs of a device (`rootfs/initramfs/build`) with coxswain as its init: an emulated processor, one disk,
 //! nothing of this machine but binaries. Its shell, where its settings open one, is the emergency console on the second serial port.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -63,8 +64,10 @@ impl Device {
             script(&added.join("usr/bin").join(name), text);
         }
         for program in programs {
+            // By its path where it is not a program of this machine.
             let path = Path::new("/usr/bin").join(program);
-            fs::copy(path, added.join("usr/bin").join(program)).expect("a program");
+            let name = path.file_name().expect("a program has a name");
+            fs::copy(&path, added.join("usr/bin").join(name)).expect("a program");
         }
         fs::copy(binary("coxctl"), added.join("usr/bin/coxctl")).expect("our binary");
         for revision in revisions {
@@ -87,21 +90,76 @@ impl Device {
             "{}",
             String::from_utf8_lossy(&built.stderr)
         );
-        let disk = folder.path().join("disk");
-        let file = fs::File::create_new(&disk).expect("a file for the disk");
+        let device = Self {
+            folder,
+            kernel: kernel.image(),
+        };
+        device.format(uuid, &[]);
+        device
+    }
+
+    /// Makes the disk anew, with these further words to mkfs.
+    fn format(&self, uuid: &str, words: &[&OsStr]) {
+        let disk = self.disk();
+        let file = fs::File::create(&disk).expect("a file for the disk");
         file.set_len(DISK_BYTES).expect("a sparse file");
         let made = Command::new("mkfs.ext4")
             .args(["-q", "-F", "-L", "storage", "-U", uuid])
+            .args(words)
             .arg(&disk)
             // A part of the disk: the file system has room to grow.
             .arg(format!("{}k", (DISK_BYTES - (64 << 20)) >> 10))
             .status()
             .expect("Debian's e2fsprogs is installed");
         assert!(made.success(), "mkfs.ext4 failed");
-        Self {
-            folder,
-            kernel: kernel.image(),
+    }
+
+    fn disk(&self) -> PathBuf {
+        self.folder.path().join("disk")
+    }
+
+    /// Makes the disk anew, as an image is made: this is its factory revision.
+    pub(crate) fn fill(&self, revision: &Revision<'_>, uuid: &str) {
+        let (factory, storage) = (
+            self.folder.path().join("factory"),
+            self.folder.path().join("storage"),
+        );
+        revision.write(&factory);
+        let made = Command::new(binary("coxswain"))
+            .args(["make-storage", "--storage"])
+            .args([&storage, &factory.join(revision.name)])
+            .output()
+            .expect("our binary runs");
+        let said = String::from_utf8_lossy(&made.stderr);
+        assert!(made.status.success(), "{said}");
+        self.format(uuid, &["-d".as_ref(), storage.as_os_str()]);
+    }
+
+    /// Breaks the file system in a way that only `e2fsck -y` mends, and says so in its superblock, as the kernel does that finds it.
+    pub(crate) fn break_file_system(&self) {
+        let junk = self.folder.path().join("junk");
+        fs::write(&junk, "lost").expect("a file");
+        let write = format!("write {} boot/junk", junk.display());
+        for request in [
+            write.as_str(),
+            // The head of its list of extents.
+            "sif boot/junk block[0] 0x12345678",
+            // Not in good order.
+            "ssv state 2",
+        ] {
+            let done = Command::new("debugfs")
+                .args(["-w", "-R", request])
+                .arg(self.disk())
+                .output()
+                .expect("Debian's e2fsprogs is installed");
+            assert!(done.status.success(), "{request}");
         }
+        let gentle = Command::new("e2fsck")
+            .args(["-f", "-n"])
+            .arg(self.disk())
+            .output();
+        let code = gentle.expect("e2fsck runs").status.code();
+        assert_eq!(code, Some(4), "the disk is not broken");
     }
 
     /// Puts another init into the initramfs, `/NAME`, with busybox to run it.
@@ -120,6 +178,15 @@ impl Device {
 
     /// Boots with these words on the kernel command line, and these options of QEMU.
     pub(crate) fn boot(&self, words: &str, options: &[&str]) -> Guest {
+        self.boot_with(words, options, "")
+    }
+
+    /// The same with a disk that takes no writes.
+    pub(crate) fn boot_read_only(&self, words: &str) -> Guest {
+        self.boot_with(words, &[], ",readonly=on")
+    }
+
+    fn boot_with(&self, words: &str, options: &[&str], drive: &str) -> Guest {
         let path = |name: &str| self.folder.path().join(name);
         let socket = path("shell");
         fs::remove_file(&socket).ok();
@@ -141,8 +208,8 @@ impl Device {
             ))
             .arg("-drive")
             .arg(format!(
-                "file={},format=raw,if=virtio",
-                path("disk").display()
+                "file={},format=raw,if=virtio{drive}",
+                self.disk().display()
             ))
             .arg("-serial")
             .arg(format!("file:{}", console.display()))
@@ -162,10 +229,9 @@ impl Device {
 
     /// What the file system's check says of the disk as it is, journal included; `None` when nothing is wrong and nothing is to be replayed.
     pub(crate) fn damage(&self) -> Option<String> {
-        let disk = self.folder.path().join("disk");
         let judged = Command::new("e2fsck")
             .args(["-f", "-n"])
-            .arg(&disk)
+            .arg(self.disk())
             .output()
             .expect("e2fsck runs");
         let text = String::from_utf8_lossy(&judged.stdout).into_owned()

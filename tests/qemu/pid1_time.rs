@@ -2,7 +2,8 @@
 //! init that does nothing but the same mounts, start the same containerd and `ctr run` the same image from the same disk.
 //!
 //! Neither side is asked anything before its container runs: in an emulated machine one question costs as much as a phase of the start. Each
-//! start finds the disk as an orderly end left it, and writes to a copy.
+//! start finds the disk as an orderly end left it, and writes to a copy. The emulated clock counts instructions, so that the figures do not
+//! depend on what else the testing machine does; disk and waits take the time that they take.
 
 use std::time::Duration;
 
@@ -79,6 +80,9 @@ fn first_container(guest: &mut Guest) -> u64 {
     pid.unwrap_or_else(|| panic!("no container: {status}"))
 }
 
+/// Four nanoseconds an instruction, about as quick as emulation is without counting.
+const MEASURED: &[&str] = &["-snapshot", "-icount", "shift=2,sleep=on"];
+
 /// Starts of each side: TIMES=n.
 fn rounds() -> usize {
     let named = std::env::var("TIMES").ok();
@@ -133,13 +137,13 @@ fn a_start_beside_a_shell() {
 
     let (mut ours, mut bare) = (Vec::new(), Vec::new());
     for _ in 0..rounds() {
-        let mut guest = device.boot(&words, &["-snapshot"]);
+        let mut guest = device.boot(&words, MEASURED);
         let pid = first_container(&mut guest);
         let stat = guest.must(&format!("cat /proc/{pid}/stat"));
         ours.push(started(&stat) - handed_over(&guest));
         drop(guest);
 
-        let mut guest = device.boot("loglevel=7 rdinit=/bare", &["-snapshot"]);
+        let mut guest = device.boot("loglevel=7 rdinit=/bare", MEASURED);
         let stat = guest.line_starting("@bare ", BOOT);
         bare.push(started(&stat) - handed_over(&guest));
     }
@@ -148,6 +152,5 @@ fn a_start_beside_a_shell() {
         "hand-over to first container: coxswain {ours:.2} s, a shell with containerd and ctr run {bare:.2} s, ratio {:.2}",
         ours / bare
     );
-    // To reach are 1.1; a machine that is shared with others is no place to insist on it.
-    assert!(ours < 2.0 * bare, "{ours} {bare}");
+    assert!(ours <= 1.1 * bare, "{ours} {bare}");
 }

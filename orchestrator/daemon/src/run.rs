@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use containerd::{Address, ContainerdRuntime, Spawn};
 use device::handle::Request;
-use device::ports::{Clock as _, Ending, Ports, World};
+use device::ports::{Clock as _, Ending, Ports, Watchdog as _, World};
 use device::{Device, Event, Handle, Settings};
 use linux::clock::SystemClock;
 use linux::disk::LinuxDisk;
@@ -118,7 +118,7 @@ pub fn run(config: Config) -> Result<Ending, RunError> {
 /// As [`run`].
 pub fn run_below_init(config: Config, watchdog: Option<i32>) -> Result<Ending, RunError> {
     let until_up = config.text("watchdog") == "startup";
-    let watchdog = match watchdog.map(Hardware::adopt) {
+    let mut watchdog = match watchdog.map(Hardware::adopt) {
         None => LoopWatchdog::default(),
         Some(Ok(hardware)) => LoopWatchdog::over(hardware, until_up),
         Some(Err(error)) => {
@@ -126,6 +126,9 @@ pub fn run_below_init(config: Config, watchdog: Option<i32>) -> Result<Ending, R
             LoopWatchdog::default()
         }
     };
+    // Until the loop runs, what is made for it is its first turn.
+    watchdog.kick();
+    watchdog.follow_disk();
     keep_time(config.path("storage"));
     host_port::serve(config.path("socket"));
     let others = Daemons::start(daemons::FILE.as_ref()).unwrap_or_else(|error| {
@@ -262,6 +265,7 @@ fn bring_up(
     })?;
     let _registration = follow_user_meta(config, &handle, events.clone());
 
+    linux::progress::leave();
     let (ended, end) = oneshot::channel();
     let loop_thread = thread::Builder::new()
         .name("loop".to_owned())

@@ -76,7 +76,7 @@ impl LoopWatchdog {
         self.with(|armed| Some(armed.hardware.timeout() / 4))
     }
 
-    /// From here on what a disk has done for this thread, which is the loop's, counts as a part of its turn.
+    /// From here on what a disk has done for this thread, which is the loop's or makes everything for it, counts as a part of its turn.
     pub(crate) fn follow_disk(&self) {
         let watchdog = self.clone();
         if watchdog.0.is_some() {
@@ -181,7 +181,7 @@ mod tests {
         watchdog.follow_disk();
         let disk = LinuxDisk::open(folder.path()).unwrap();
         work(&mut watchdog, &disk);
-        linux::progress::follow(|| {});
+        linux::progress::leave();
         std::fs::metadata(&path).unwrap().len() - opened
     }
 

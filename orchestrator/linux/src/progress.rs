@@ -13,9 +13,14 @@ thread_local! {
 }
 
 /// Has `told` called on this thread whenever a disk ([`crate::disk::LinuxDisk`], [`crate::bootloader`]) has done a piece of work for it,
-/// until the thread ends or follows anew. It must not use a disk itself.
+/// until the thread ends, leaves or follows anew. It must not use a disk itself.
 pub fn follow(told: impl Fn() + 'static) {
     TOLD.with(|slot| slot.replace(Some(Box::new(told))));
+}
+
+/// Tells nobody any more.
+pub fn leave() {
+    TOLD.with(|slot| slot.replace(None));
 }
 
 /// A piece is done.
@@ -102,5 +107,8 @@ mod tests {
             since(&mut || std::thread::spawn(elsewhere.clone()).join().unwrap()),
             0
         );
+
+        leave();
+        assert_eq!(since(&mut || drop(disk.list(Path::new(".")))), 0);
     }
 }

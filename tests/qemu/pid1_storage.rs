@@ -1,0 +1,212 @@
+//! What coxswain as the init makes of a storage that is damaged, that fails while it runs, that takes no writes; of a root that was there
+//! before it; of the modes of the watchdog; of a kernel that was loaded with kexec. Three boots and the beginning of a fourth.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use acceptance::image::{binary, busybox};
+use acceptance::manifest::Manifest;
+use serde_json::{Value, json};
+
+use crate::pid1_machine::{CONSOLE, Device, Guest};
+use crate::system::Revision;
+
+const BOOT: Duration = Duration::from_secs(240);
+const END: Duration = Duration::from_secs(150);
+const UUID: &str = "51c9f0a2-3f0c-4a5e-9d46-6a7f5e6d9b21";
+const NORMAL: &str = "loglevel=7 coxswain.storage-device=LABEL=storage coxswain.storage-wait=60s coxswain.modules=softdog \
+     coxswain.watchdog-timeout=60s";
+const WATCHDOG: &str = "cat /sys/class/watchdog/watchdog0/state";
+const ARMED: &str = "watchdog: Software Watchdog resets the machine after 60 s";
+
+/// `/init` of somebody else's initramfs, as distributions have it: it mounts the root and goes there.
+const EARLY: &str = "#!/bin/busybox sh
+b=/bin/busybox
+$b mount -t proc proc /proc
+$b mount -t sysfs sys /sys
+$b mount -t devtmpfs dev /dev
+$b modprobe -a loop squashfs
+$b mkdir /new
+$b mount -t squashfs -o loop,ro /system.squashfs /new
+for folder in proc sys dev; do $b mount -o move /$folder /new/$folder; done
+exec $b switch_root /new /usr/bin/coxswain
+";
+
+/// Loads a kernel without an initramfs: `kexec KERNEL COMMAND-LINE`. Debian's program needs Xen's library.
+const KEXEC: &str = r#"
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+int main(int argc, char **argv) {
+    int kernel = argc == 3 ? open(argv[1], O_RDONLY | O_CLOEXEC) : -1;
+    /* 4: KEXEC_FILE_NO_INITRAMFS */
+    if (kernel < 0 || syscall(SYS_kexec_file_load, kernel, -1, strlen(argv[2]) + 1, argv[2], 4L)) {
+        perror("kexec");
+        return 1;
+    }
+    return 0;
+}
+"#;
+
+#[test]
+fn a_storage_may_be_damaged_fail_or_take_no_writes() {
+    let _one = crate::ONE
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let Ok(kernel) = crate::kernel() else {
+        eprintln!("SKIPPED {}: as the other tests of machines", module_path!());
+        return;
+    };
+    let image = busybox(&[]);
+    let sleeper = |word: &str| {
+        let command = ["/bin/sh", "-c", "sleep 50000", word];
+        Manifest::with_groups(&[("app", "STARTED", 60)]).container(
+            "sleeper",
+            &image,
+            &command,
+            json!({}),
+        )
+    };
+    let (factory, other) = (sleeper("factory"), sleeper("other"));
+    let images = [&image];
+    let [factory, other] =
+        [("factory", &factory), ("other", &other)].map(|(name, manifest)| Revision {
+            name,
+            manifest,
+            images: &images,
+        });
+
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let kexec = folder.path().join("kexec");
+    compile(KEXEC, &kexec);
+    let (ours, vmlinuz) = (binary("coxswain"), kernel.image());
+    let programs = [&ours, &kexec, &vmlinuz].map(|path| path.to_str().expect("UTF-8"));
+    let device = Device::build_with(&kernel, &[other], UUID, &programs, &[]);
+    device.append("elsewhere", EARLY);
+    device.fill(&factory, UUID);
+
+    device.break_file_system();
+    damaged_and_then_failing(&device);
+    mended_below_another_root(&device);
+    takes_no_writes(&device, &vmlinuz);
+}
+
+fn compile(text: &str, to: &Path) {
+    let source = to.with_extension("c");
+    std::fs::write(&source, text).expect("a source");
+    let made = Command::new("gcc")
+        .args(["-static", "-Os", "-o"])
+        .args([to, &source])
+        .status()
+        .expect("gcc is installed (tests/packages run)");
+    assert!(made.success(), "gcc failed");
+}
+
+/// Boots until the container runs; gives its first process.
+fn container(guest: &mut Guest) -> u64 {
+    guest.wait_for(" STARTED kind=\"container-status\"", BOOT);
+    guest.wait_for_shell(BOOT);
+    pid(guest).unwrap_or_else(|| panic!("no container\n{}", guest.console()))
+}
+
+fn pid(guest: &mut Guest) -> Option<u64> {
+    let text = guest.until("coxctl --json status", BOOT);
+    let status: Value = serde_json::from_str(&text).expect("JSON of the status");
+    status["containers"][0]["pid"].as_u64()
+}
+
+fn says(said: &str, text: &str) {
+    assert!(said.contains(text), "{text:?} is not said\n{said}");
+}
+
+/// Damage that nobody could answer questions about; then an error that the kernel finds while the device runs: what runs goes on, what would
+/// have to be kept is refused, and the end is in order. The watchdog, armed for the start, is let go of.
+fn damaged_and_then_failing(device: &Device) {
+    let words = format!("{NORMAL} coxswain.watchdog=startup {CONSOLE}");
+    let mut guest = device.boot(&words, &[]);
+    let before = container(&mut guest);
+    let said = guest.console();
+    says(
+        &said,
+        "storage check: checked (the kernel found errors in it): mended by force",
+    );
+    says(&said, ARMED);
+    assert_eq!(guest.must(WATCHDOG), "inactive");
+    guest.must("coxctl meta user set kept 1");
+
+    guest.must("echo 1 >/sys/fs/ext4/vda/trigger_fs_error");
+    // Its mount may go on to say that it can be written: the kernel refuses all the same, from some version on.
+    guest.until("! touch /storage/probe", Duration::from_secs(30));
+    for line in [
+        "coxctl meta user set lost 1",
+        "coxctl install /revisions/other --name locals/other --run",
+    ] {
+        let refused = guest.run(line);
+        assert_ne!(refused.code, 0, "{line}: {}", refused.text);
+        println!("on a storage that has failed: {line}: {}", refused.text);
+    }
+    assert_eq!(guest.must("coxctl meta user get kept"), "1");
+    assert_eq!(pid(&mut guest), Some(before), "what runs goes on");
+    guest.tell("coxctl poweroff");
+    says(&guest.wait_for_end(END), "reboot: Power down");
+}
+
+/// The root is there before us. What the error left is checked, and everything works again. The watchdog is armed for the end only.
+fn mended_below_another_root(device: &Device) {
+    let words = format!("{NORMAL} rdinit=/elsewhere coxswain.watchdog=shutdown {CONSOLE}");
+    let mut guest = device.boot(&words, &[]);
+    container(&mut guest);
+    let said = guest.console();
+    says(
+        &said,
+        "storage check: checked (the kernel found errors in it)",
+    );
+    assert!(!said.contains(ARMED), "{said}");
+    assert_eq!(guest.must("readlink /proc/1/exe"), "/usr/bin/coxswain");
+    says(&guest.must("cat /proc/mounts"), "/dev/loop0 / squashfs ro");
+    assert_eq!(guest.must(WATCHDOG), "inactive");
+    assert_eq!(guest.must("coxctl meta user get kept"), "1");
+    guest.must("coxctl meta user set more 2");
+    guest.tell("coxctl poweroff");
+    let said = guest.wait_for_end(END);
+    let end = said.find("the machine ends").expect("its end is told");
+    says(&said[end..], ARMED);
+    says(&said[end..], "reboot: Power down");
+    assert_eq!(device.damage(), None);
+}
+
+/// A disk that is write-protected. The restart goes to the kernel that was loaded, as the setting says.
+fn takes_no_writes(device: &Device, vmlinuz: &Path) {
+    let words = format!("{NORMAL} coxswain.reboot-kexec=true {CONSOLE}");
+    let mut guest = device.boot_read_only(&words);
+    container(&mut guest);
+    says(
+        &guest.console(),
+        "mounted read-only, nothing can be installed or kept",
+    );
+    assert_eq!(
+        guest.must(WATCHDOG),
+        "active",
+        "as init the default is always"
+    );
+    assert_eq!(guest.must("coxctl meta user get more"), "2");
+    let refused = guest.run("coxctl meta user set lost 1");
+    assert_ne!(refused.code, 0, "{}", refused.text);
+    guest.must("test -d /run/coxswain/containerd-store");
+
+    let name = vmlinuz.file_name().and_then(|name| name.to_str());
+    let name = name.expect("a kernel has a name");
+    // It has no root: it stops, and starts the machine again, which ends QEMU.
+    guest.must(&format!(
+        "kexec /usr/bin/{name} 'console=ttyS0 no_timer_check loglevel=7 panic=-1 by.kexec'"
+    ));
+    guest.tell("coxctl reboot");
+    let said = guest.wait_for_end(END);
+    let end = said.find("the machine ends").expect("its end is told");
+    says(&said[end..], "kexec_core: Starting new kernel");
+    says(&said[end..], "by.kexec");
+    says(&said[end..], "Unable to mount root fs");
+}
