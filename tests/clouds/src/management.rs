@@ -108,7 +108,7 @@ pub fn schedule_at(time: SystemTime) -> String {
 }
 
 /// The management side of a server. Failures are panics: a scenario cannot go on.
-pub trait Management {
+pub trait Management: Sync {
     /// What it is, for the table.
     fn name(&self) -> String;
     /// Why it cannot do something, if it cannot.

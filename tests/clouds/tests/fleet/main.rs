@@ -1,11 +1,12 @@
 //! A fleet that is switched on at once does not come at once. In CI 1,000 devices for half a minute with an interval of 15 s;
-//! `FLEET_SECONDS=600 FLEET_INTERVAL=60 cargo test -p clouds --test fleet -- --nocapture` is the long run, `FLEET_URL` and
-//! `FLEET_TOKEN` (a gateway token) lead to another server than ours.
+//! `FLEET_SECONDS=600 FLEET_INTERVAL=60 cargo test -p clouds --test fleet -- --nocapture` is the long run; `HAWKBIT_JAR=file.jar` starts a
+//! real server for it, `FLEET_URL` and `FLEET_TOKEN` (a gateway token) lead to one that runs.
 
 use std::time::Duration;
 
 use clouds::fleet::run;
 use clouds::hawkbit::{Hawkbit, Release, Setup, serve};
+use clouds::jar::Jar;
 
 fn number(name: &str, default: u64) -> u64 {
     let given = std::env::var(name).ok().and_then(|text| text.parse().ok());
@@ -28,7 +29,9 @@ fn a_fleet_is_spread() {
     let served = runtime
         .block_on(serve(Hawkbit::new(setup, 0)))
         .expect("a port");
-    let url = std::env::var("FLEET_URL").unwrap_or_else(|_| served.url());
+    let jar = std::env::var_os("HAWKBIT_JAR").map(|jar| Jar::start(std::path::Path::new(&jar)));
+    let own = jar.as_ref().map_or(served.url(), |jar| jar.url.clone());
+    let url = std::env::var("FLEET_URL").unwrap_or(own);
     let token = std::env::var("FLEET_TOKEN").unwrap_or_else(|_| "gwsecret".to_owned());
     let (interval_s, time) = (Duration::from_secs(interval), Duration::from_secs(seconds));
     let figures = runtime

@@ -4,36 +4,59 @@
 
 mod scenarios;
 
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
 use acceptance::needs_containers;
 use clouds::goosebit::{self, Goosebit};
 use clouds::hawkbit::{Hawkbit as Ours, Release, Setup, serve};
 use clouds::jar::Jar;
-use clouds::management::{Hawkbit, Management};
+use clouds::management::{Ability, Hawkbit, Management};
+use scenarios::Scenario;
+
+/// Scenarios that run beside each other on a server: they mostly wait.
+const AT_ONCE: usize = 2;
 
 fn run(server: &dyn Management) {
-    let mut table = String::new();
-    let only = std::env::var("SCENARIO").ok();
-    for (name, needs, scenario) in scenarios::ALL {
-        if only.as_ref().is_some_and(|only| !name.contains(only)) {
-            continue;
-        }
-        let line = match needs.iter().find_map(|ability| server.lacks(*ability)) {
-            Some(why) => format!("SKIPPED {name} on {}: {why}", server.name()),
-            None => {
-                let began = std::time::Instant::now();
-                eprintln!("==> {}: {name}", server.name());
-                scenario(server);
-                format!(
-                    "passed  {name} on {} ({} s)",
-                    server.name(),
-                    began.elapsed().as_secs()
-                )
+    let only = std::env::var("SCENARIO").unwrap_or_default();
+    let all = scenarios::ALL.iter().enumerate();
+    // Whether a server asks for consent holds for all of its devices.
+    let (alone, together): (Vec<_>, Vec<_>) = all
+        .filter(|(_, (name, _, _))| name.contains(&only))
+        .partition(|(_, (_, needs, _))| needs.contains(&Ability::Confirmation));
+    let table = Mutex::new(BTreeMap::new());
+    for (todo, at_once) in [(together, AT_ONCE), (alone, 1)] {
+        let left = Mutex::new(todo.into_iter());
+        std::thread::scope(|scope| {
+            for _ in 0..at_once {
+                scope.spawn(|| {
+                    loop {
+                        let next = left.lock().expect("nobody panics with it").next();
+                        let Some((place, (name, needs, scenario))) = next else {
+                            break;
+                        };
+                        let line = one(server, name, needs, *scenario);
+                        let mut table = table.lock().expect("nobody panics with it");
+                        table.insert(place, line);
+                    }
+                });
             }
-        };
-        table.push_str(&line);
-        table.push('\n');
+        });
     }
-    eprintln!("{table}");
+    for line in table.into_inner().expect("nobody panics with it").values() {
+        eprintln!("{line}");
+    }
+}
+
+fn one(server: &dyn Management, name: &str, needs: &[Ability], scenario: Scenario) -> String {
+    if let Some(why) = needs.iter().find_map(|ability| server.lacks(*ability)) {
+        return format!("SKIPPED {name} on {}: {why}", server.name());
+    }
+    let began = std::time::Instant::now();
+    eprintln!("==> {}: {name}", server.name());
+    scenario(server);
+    let seconds = began.elapsed().as_secs();
+    format!("passed  {name} on {} ({seconds} s)", server.name())
 }
 
 fn ours(release: Release) {

@@ -96,6 +96,7 @@ async fn forward(
             headers.push((header.to_owned(), value));
         }
     }
+    let port = own.rsplit(':').next().unwrap_or_default();
     // Both generations: each release knows its own.
     for (header, value) in [
         ("X-Controller-Id", name.as_str()),
@@ -104,6 +105,7 @@ async fn forward(
         ("X-Ssl-Issuer-Hash-1", AUTHORITY),
         ("X-Forwarded-Proto", "https"),
         ("X-Forwarded-Host", own.as_str()),
+        ("X-Forwarded-Port", port),
     ] {
         headers.push((header.to_owned(), value.to_owned()));
     }

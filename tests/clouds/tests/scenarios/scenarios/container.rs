@@ -12,7 +12,7 @@ use super::{COMMITTED, Payload, Rig, ended, has_line, once};
 /// Memory that the client may have used at most, in KiB.
 const MEMORY_KIB_MAX: u64 = 12 << 10;
 
-/// The example, for this device: nothing of it is changed but the names of places, and times.
+/// The example, for this device: nothing of it is changed but names of places, and times.
 fn manifest(rig: &Rig, image: &Image) -> Manifest {
     let text = include_str!("../../../../../examples/hawkbit/manifest.json")
         .replace("SHA256_OF_ROOT", &image.sha256)
@@ -33,6 +33,7 @@ fn manifest(rig: &Rig, image: &Image) -> Manifest {
     ] {
         env.push(json!(format!("COXSWAIN_HAWKBIT_{setting}")));
     }
+    run["auto_recovery"] = json!({"policy": "always", "stable_timeout": 3});
     Manifest::from_text(&text).key("hawkbit/run.json", run)
 }
 
