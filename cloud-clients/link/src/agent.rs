@@ -20,7 +20,7 @@ use crate::clock;
 use crate::cloud::{Cloud, CloudError, News, Situation, Why};
 use crate::config::{Config, ConfigError};
 use crate::deployment::{Asking, Code, Effect, Event, Machine, Phase, Trouble};
-use crate::device::Device;
+use crate::device::{Device, Happened};
 use crate::fetch::{Budget, Fetching, Meter, Policy, carry_out};
 use crate::keep::{Keep, KeepError};
 use crate::offer::{DeploymentId, Gate, Offer};
@@ -89,6 +89,17 @@ struct Running {
     published: Published,
     problem: Option<String>,
     unusable: Option<String>,
+}
+
+impl Running {
+    /// What has happened is looked at now, and metadata soon: every client's own words are metadata too.
+    fn device_says(&mut self, what: Happened) {
+        match what {
+            Happened::Progress if self.observe.is_some() => self.work = Timer::now(),
+            Happened::Progress => {}
+            Happened::Metadata => self.metadata = self.metadata.or_after(LOOK),
+        }
+    }
 }
 
 /// A point in time, or never.
@@ -217,9 +228,14 @@ impl<D: Device> Agent<D> {
             unusable: None,
         };
         now.unusable = cloud.configure(&self.config, &self.web).err();
+        let (happens, mut device_says) = mpsc::channel(4);
+        let device = self.device.clone();
+        let mut watching = std::pin::pin!(device.watch(happens));
         self.step(&mut now, Event::Started).await;
         loop {
             tokio::select! {
+                () = &mut watching => {}
+                Some(what) = device_says.recv() => now.device_says(what),
                 Some(event) = happened.recv() => self.step(&mut now, event).await,
                 Some(()) = dead.recv() => {
                     now.why = Why::Links;

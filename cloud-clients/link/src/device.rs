@@ -3,14 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::time::Duration;
 
-use api::messages::ours::{Claim, ClaimBody, DeviceStatus, Why};
+use api::messages::ours::{Claim, ClaimBody, DeviceStatus, Failures, Why};
 use api::messages::plan::Plan;
 use bytes::Bytes;
 use client::{Client, Error, Found, Outgoing, Subject};
 use model::failure::Failure;
 use model::metadata::{MetaKey, MetaKind};
 use model::{ObjectId, Progress, RevisionId};
+use tokio::sync::mpsc;
 
 /// The bytes of an object on the device, piece by piece.
 pub trait Pieces: Send {
@@ -26,6 +28,18 @@ impl Pieces for client::Download {
         Self::next(self)
     }
 }
+
+/// Something has happened on the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Happened {
+    /// A revision's progress.
+    Progress,
+    /// Metadata was changed.
+    Metadata,
+}
+
+/// Pause before events are asked for again when the device does not tell them.
+const WATCH_PAUSE: Duration = Duration::from_secs(15);
 
 /// What a cloud client needs of a device. Each method is the call of the same name of [`client::Client`], with its promises: an answer
 /// to a change means that the change is durable.
@@ -80,6 +94,7 @@ pub trait Device: Clone + Send + Sync + 'static {
         &self,
         revision: &RevisionId,
     ) -> impl Future<Output = Result<Why, Error>> + Send;
+    fn failures(&self) -> impl Future<Output = Result<Failures, Error>> + Send;
     fn failure(&self, id: u64) -> impl Future<Output = Result<Failure, Error>> + Send;
     fn metadata(
         &self,
@@ -92,6 +107,12 @@ pub trait Device: Clone + Send + Sync + 'static {
         value: Bytes,
     ) -> impl Future<Output = Result<(), Error>> + Send;
     fn claim(&self, wanted: &ClaimBody) -> impl Future<Output = Result<Claim, Error>> + Send;
+
+    /// Tells what happens, for ever; when there is no room what was told before says enough. Only a hint, so that a client need not wait
+    /// for its next look: whoever tells nothing is looked at all the same.
+    fn watch(&self, _happened: mpsc::Sender<Happened>) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
 }
 
 impl Device for Client {
@@ -154,6 +175,10 @@ impl Device for Client {
         Self::why(self, Subject::Revision(revision)).await
     }
 
+    async fn failures(&self) -> Result<Failures, Error> {
+        Self::failures(self).await
+    }
+
     async fn failure(&self, id: u64) -> Result<Failure, Error> {
         Self::failure(self, id).await
     }
@@ -168,5 +193,23 @@ impl Device for Client {
 
     async fn claim(&self, wanted: &ClaimBody) -> Result<Claim, Error> {
         Self::claim(self, wanted).await
+    }
+
+    async fn watch(&self, happened: mpsc::Sender<Happened>) {
+        // When there is no room, it was told already.
+        let tell = |what| happened.try_send(what).ok();
+        loop {
+            if let Ok(mut events) = self.events(None, None).await {
+                while let Ok(event) = events.next().await {
+                    match event.kind.as_str() {
+                        "progress" => tell(Happened::Progress),
+                        "meta" => tell(Happened::Metadata),
+                        "lost" => tell(Happened::Progress).and_then(|()| tell(Happened::Metadata)),
+                        _ => None,
+                    };
+                }
+            }
+            tokio::time::sleep(WATCH_PAUSE).await;
+        }
     }
 }

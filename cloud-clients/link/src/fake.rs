@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use api::Code;
-use api::messages::ours::{Claim, ClaimBody, Condition, DeviceStatus, Why};
+use api::messages::ours::{
+    Claim, ClaimBody, Condition, DeviceStatus, FailureSummary, Failures, Why,
+};
 use api::messages::plan::{
     MissingObject, Plan, PlannedObjects, PlannedSpace, Rollback, Signatures, Way,
 };
@@ -347,6 +349,21 @@ impl Device for Fake {
             }
         }
         Ok(now)
+    }
+
+    async fn failures(&self) -> Result<Failures, Error> {
+        let inside = self.inside();
+        let short = inside
+            .failures
+            .values()
+            .rev()
+            .map(|failure| FailureSummary {
+                id: failure.id,
+                revision: failure.revision.clone(),
+                time: String::new(),
+                summary: String::new(),
+            });
+        Ok(short.collect())
     }
 
     async fn why_revision(&self, revision: &RevisionId) -> Result<Why, Error> {

@@ -99,30 +99,28 @@ impl<D: Device> Agent<D> {
         })))
     }
 
-    /// The device's own words for a failure: its record, and the chain of causes. The record is there when the progress says ERROR:
-    /// the device makes it durable first, and both are read from its store. What was refused before it ran has none.
+    /// The device's own words for a failure: its record, and the chain of causes. The record is there when the progress says ERROR: the
+    /// device makes it durable first, and both are read from its store. What was refused before it ran has none.
     async fn trouble(&self, revision: &RevisionId, progress: &Progress) -> Result<Trouble, Error> {
-        let why = said(self.device.why_revision(revision).await)?;
-        let failure = match why.as_ref().and_then(|why| why.failure) {
-            Some(id) => said(self.device.failure(id).await)?,
+        let failures = said(self.device.failures().await)?.unwrap_or_default();
+        let record = failures.iter().find(|found| found.revision == *revision);
+        let failure = match record {
+            Some(record) => said(self.device.failure(record.id).await)?,
             None => None,
         };
-        // Of another revision with the same manifest it is no news.
-        let failure = failure.filter(|failure| failure.revision == *revision);
-        let mut trouble = match &failure {
-            Some(failure) => Trouble::from_failure(failure),
-            None => {
-                let words = why.as_ref().map(|why| why.summary.clone());
-                let words = words.unwrap_or_else(|| progress.message.clone());
-                Trouble::new(Code::Other, words)
+        let why = said(self.device.why_revision(revision).await)?;
+        let trouble = match (&failure, why) {
+            (Some(failure), why) => {
+                // Asked while the device goes back it speaks of the trial.
+                let why = why.filter(|why| why.failure == Some(failure.id));
+                let because = why.map(|why| why.because).unwrap_or_default();
+                Trouble::from_failure(failure).with_details(because)
             }
+            (None, Some(why)) => Trouble::new(Code::Other, why.summary)
+                .with_details(why.because)
+                .with_details(why.log),
+            (None, None) => Trouble::new(Code::Other, progress.message.clone()),
         };
-        if let Some(why) = why {
-            trouble = trouble.with_details(why.because);
-            if failure.is_none() {
-                trouble = trouble.with_details(why.log);
-            }
-        }
         let told = format!("{}: {}", progress.status, progress.message);
         Ok(trouble.with_details([told]))
     }

@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use api::messages::ours::{Claim, ClaimBody, DeviceStatus, Why};
+use api::messages::ours::{Claim, ClaimBody, DeviceStatus, Failures, Why};
 use api::messages::plan::Plan;
 use bytes::Bytes;
 use client::{Download, Error, Found, Outgoing};
-use link::device::Device;
+use link::device::{Device, Happened};
 use model::failure::Failure;
 use model::metadata::{MetaKey, MetaKind};
 use model::{ObjectId, Progress, RevisionId};
@@ -109,6 +109,10 @@ impl Device for Dying {
         around("why", Device::why_revision(&self.0, revision)).await
     }
 
+    async fn failures(&self) -> Result<Failures, Error> {
+        around("failures", self.0.failures()).await
+    }
+
     async fn failure(&self, id: u64) -> Result<Failure, Error> {
         around("failure", self.0.failure(id)).await
     }
@@ -123,5 +127,9 @@ impl Device for Dying {
 
     async fn claim(&self, wanted: &ClaimBody) -> Result<Claim, Error> {
         self.0.claim(wanted).await
+    }
+
+    async fn watch(&self, happened: tokio::sync::mpsc::Sender<Happened>) {
+        self.0.watch(happened).await;
     }
 }

@@ -79,10 +79,12 @@ fn killed_wherever_it_is() {
         println!("round {round}: {lives} lives, {text}");
         if sick {
             assert_eq!(last["report"]["news"]["kind"], "failed", "{last}");
-            let details = last["report"]["news"]["trouble"].to_string();
+            let trouble = &last["report"]["news"]["trouble"];
+            let summary = trouble["summary"].to_string();
+            assert!(trouble["failure"].is_u64(), "{trouble}");
             assert!(
-                details.contains("web") && details.contains('7'),
-                "{details}"
+                summary.contains("web: it ended with exit code 7"),
+                "{trouble}"
             );
         } else {
             assert_eq!(last["report"]["news"]["kind"], "done", "{last}");
@@ -168,12 +170,14 @@ const TOLD: [&str; 10] = [
     "after:report:done",
 ];
 /// What follows a rollback.
-const FAILED: [&str; 7] = [
+const FAILED: [&str; 9] = [
     "after:progress:ERROR",
-    "before:why",
-    "after:why",
+    "before:failures",
+    "after:failures",
     "before:failure",
     "after:failure",
+    "before:why",
+    "after:why",
     "before:report:failed",
     "after:report:failed",
 ];
@@ -264,7 +268,8 @@ fn killed_at_each_step_after_a_rollback() {
 #[test]
 fn an_orchestrator_killed_at_each_phase() {
     needs_containers!();
-    let mut stage = Stage::new(&[("commit-delay", "3s")], 700_000);
+    // Each kill in the trial costs a try.
+    let mut stage = Stage::new(&[("commit-delay", "3s"), ("tries", "9")], 700_000);
     let (id, object) = stage.offer(None);
     let client = stage.start(&[], &[]);
     for kind in ["accepted", "part", "downloaded", "installing", "observing"] {
@@ -281,5 +286,25 @@ fn an_orchestrator_killed_at_each_phase() {
         stage.device.wait_until_it_answers();
     }
     stage.runs(&id, &object);
+    drop(client);
+}
+
+/// Events of the device are heard: nobody waits for the next look at metadata, which is an hour away.
+#[test]
+fn what_people_say_is_heard_by_events() {
+    needs_containers!();
+    let stage = Stage::new(&[], 0);
+    let client = stage.start(&[("metadata-interval", "3600s")], &[]);
+    let polls = || stage.server.asked("get /offer");
+    stage.until("it polls each second", || polls() >= 3);
+    let path = "/user-meta/files.poll-min";
+    let answer = stage.device.socket.put(path, b"3600s");
+    assert_eq!(answer.expect("an answer").status, 200);
+    let quiet = || {
+        let before = polls();
+        std::thread::sleep(Duration::from_secs(3));
+        polls() == before
+    };
+    stage.until("it polls each hour", quiet);
     drop(client);
 }
