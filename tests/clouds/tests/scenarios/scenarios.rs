@@ -333,7 +333,8 @@ fn another(server: &dyn Management) {
 /// What a server makes of attributes that come later is its own affair: gooseBit forgets what is installed, and offers it once more.
 fn attributes_later(server: &dyn Management) {
     let rig = Rig::new(server, "told", &[]);
-    let _client = rig.client(&[]);
+    // Nor has this device any to tell, for which a server may wait.
+    let _client = rig.client(&[("attributes", "there.is.none")]);
     let set = Payload::good(&rig.name).publish(server, &rig.name);
     let action = server.assign(&rig.name, set, &How::Forced);
     ended(server, &rig, action, Outcome::Finished);
