@@ -41,8 +41,12 @@ storage || {
     done
 ) &
 
-coxswain --storage /storage
-code=$?
+while :; do
+    coxswain --storage /storage
+    code=$?
+    # A test killed it: as a service it would be started again.
+    [ $code = 137 ] || break
+done
 echo "coxswain ended with exit code $code"
 umount /storage || mount -o remount,ro /storage
 case $code in

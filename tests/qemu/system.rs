@@ -13,7 +13,14 @@ use acceptance::manifest::Manifest;
 use crate::kernel::Kernel;
 
 /// Everything else that the machine needs is in Debian's kernel itself.
-const MODULES: [&str; 5] = ["virtio_pci", "virtio_blk", "squashfs", "overlay", "loop"];
+const MODULES: [&str; 6] = [
+    "virtio_pci",
+    "virtio_blk",
+    "squashfs",
+    "overlay",
+    "loop",
+    "dm_verity",
+];
 const SEARCHED: [&str; 4] = ["/usr/bin", "/usr/sbin", "/bin", "/sbin"];
 
 /// A revision on the system's disk, as `coxctl install` takes it.

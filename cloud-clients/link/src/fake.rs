@@ -83,6 +83,7 @@ fn failure(id: u64, revision: &RevisionId) -> Failure {
         cause: Cause::Exited {
             code: 7,
             out_of_memory: false,
+            damaged: None,
             uptime_s: 1,
         },
         message: "Container not started".to_owned(),

@@ -4,7 +4,7 @@
 
 use model::failure::{BadObject, Cause, Failure};
 use model::progress::message;
-use model::{Goal, Manifest, Progress, RevisionId, State, Status};
+use model::{Goal, Manifest, ObjectId, Progress, RevisionId, State, Status};
 
 use self::chain::Chain;
 use crate::call::Subject;
@@ -38,10 +38,12 @@ pub fn cause(cause: &Cause) -> String {
         Cause::Exited {
             code,
             out_of_memory,
+            damaged,
             uptime_s,
         } => {
             let how = exit(*code, *out_of_memory);
-            format!("{how}, {uptime_s} s after its start, and no retry was left")
+            let why = damaged.map_or_else(String::new, |object| format!("; {}", damage(&object)));
+            format!("{how}, {uptime_s} s after its start, and no retry was left{why}")
         }
         Cause::StartFailed { error } => format!("could not be started: {error}"),
         Cause::GoalNotReached {
@@ -88,6 +90,14 @@ fn exit(code: u32, out_of_memory: bool) -> String {
         129..=192 => format!("was ended by signal {}", code - 128),
         code => format!("ended with exit code {code}"),
     }
+}
+
+/// What dm-verity has met.
+fn damage(object: &ObjectId) -> String {
+    format!(
+        "a block of its root file system, object {}, does not match its hash: dm-verity answers reading it with an I/O error",
+        object.short()
+    )
 }
 
 /// A failure in one sentence, for lists.
@@ -397,6 +407,7 @@ fn refusal_remedy(text: &str) -> Option<&'static str> {
 fn memory_line(why: &mut Why, facts: &RevisionFacts<'_>, failure: &Failure) {
     if let Cause::Exited {
         out_of_memory: true,
+        damaged: None,
         ..
     } = failure.cause
         && let Some(name) = &failure.container
@@ -522,6 +533,7 @@ mod tests {
             restarts: 0,
             exit_code: None,
             out_of_memory: false,
+            damaged: None,
             reason: String::new(),
             health_problem: None,
             fingerprint: ObjectId::of(name.as_bytes()),
@@ -623,6 +635,7 @@ mod tests {
         let exited = Cause::Exited {
             code: 3,
             out_of_memory: false,
+            damaged: None,
             uptime_s: 1,
         };
         let failure = failure(exited, Some("web"));
@@ -685,6 +698,7 @@ mod tests {
                 Cause::Exited {
                     code: 137,
                     out_of_memory: true,
+                    damaged: None,
                     uptime_s: 9,
                 },
                 "was killed because it used more memory than it may, 9 s after its start, and no retry was left",

@@ -231,12 +231,12 @@ async fn attempt_mount(
 /// Takes what a failed start left away, then says that it failed.
 async fn fail(shared: &Arc<Shared>, id: &str, instance: Instance, error: &Failure) {
     let mut reason = error.to_string();
-    let image = shared
+    let object = shared
         .registry()
         .of_mut(id, &instance)
-        .and_then(|entry| entry.record.image);
-    if let Some(damage) = image.and_then(damage) {
-        reason = format!("{damage} ({reason})");
+        .and_then(|entry| damaged(&entry.record));
+    if let Some(object) = object {
+        reason = format!("{} ({reason})", damage(object));
     }
     tracing::warn!(container = %instance.container, reason, "container could not be started");
     remove_surely(shared, id, Keep::Nothing).await;
@@ -246,15 +246,17 @@ async fn fail(shared: &Arc<Shared>, id: &str, instance: Instance, error: &Failur
     });
 }
 
-/// What is wrong with a mounted image, when dm-verity has met a block that does not match.
-fn damage(image: ObjectId) -> Option<String> {
-    rootfs::is_corrupted(image).then(|| {
-        format!(
-            "its root file system is damaged: a block of object {} does not match its hash; reading it is an I/O error. \
-             Put the object again",
-            image.short()
-        )
-    })
+/// The image of an instance, when dm-verity has met a block of it that does not match.
+pub(crate) fn damaged(record: &Record) -> Option<ObjectId> {
+    record.image.filter(|image| rootfs::is_corrupted(*image))
+}
+
+fn damage(image: ObjectId) -> String {
+    format!(
+        "its root file system is damaged: a block of object {} does not match its hash (dm-verity); reading it is an I/O error. \
+         Put the object again",
+        image.short()
+    )
 }
 
 /// Adds a line of ours to what the container wrote, which is complete by now. Best effort: the journal has it too.
@@ -322,16 +324,18 @@ pub(crate) fn follow(shared: &Arc<Shared>, id: String, instance: Instance) {
 
 fn ended(shared: &Shared, id: &str, instance: Instance, code: u32) {
     let out_of_memory = shared.cgroups.ran_out_of_memory(&shared.config.cgroup(id));
-    let exit = Exit {
-        code,
-        out_of_memory,
-    };
-    let told = {
+    let (exit, told) = {
         let mut registry = shared.registry();
         let Some(entry) = registry.of_mut(id, &instance) else {
             return;
         };
-        if let Some(damage) = entry.record.image.and_then(damage) {
+        let exit = Exit {
+            code,
+            out_of_memory,
+            damaged: damaged(&entry.record),
+        };
+        if let Some(object) = exit.damaged {
+            let damage = damage(object);
             tracing::error!(container = %instance.container, code, "{damage}");
             let path = shared
                 .config
@@ -343,7 +347,7 @@ fn ended(shared: &Shared, id: &str, instance: Instance, code: u32) {
         // Its number may be given to another one now.
         entry.record.pid_namespace = None;
         write_record(shared, id, &entry.record);
-        entry.exited.clone()
+        (exit, entry.exited.clone())
     };
     // In line before a restart can be, so that this is done while the loop thinks.
     shared.queue(Work::Clean {

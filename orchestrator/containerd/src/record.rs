@@ -30,6 +30,9 @@ pub(crate) enum Phase {
         code: u32,
         /// As in [`Exit`].
         out_of_memory: bool,
+        /// As in [`Exit`].
+        #[serde(default)]
+        damaged: Option<ObjectId>,
     },
 }
 
@@ -38,6 +41,7 @@ impl Phase {
         Self::Ended {
             code: exit.code,
             out_of_memory: exit.out_of_memory,
+            damaged: exit.damaged,
         }
     }
 }
@@ -104,6 +108,7 @@ mod tests {
             phase: Phase::Ended {
                 code: 137,
                 out_of_memory: true,
+                damaged: Some(ObjectId::of(b"y")),
             },
             ready: true,
             pid_namespace: Some((4, 4_026_531_836)),

@@ -94,10 +94,12 @@ fn pid_namespace(shared: &Shared, id: &str, pid: u32) -> Option<(u64, u64)> {
 fn end(shared: &Arc<Shared>, id: &str, record: Record, code: u32) {
     let out_of_memory = shared.cgroups.ran_out_of_memory(&shared.config.cgroup(id));
     let instance = record.instance();
+    let damaged = instance::damaged(&record);
     if let Some(entry) = shared.registry().of_mut(id, &instance) {
         entry.record.phase = Phase::ended(Exit {
             code,
             out_of_memory,
+            damaged,
         });
         if let Err(error) = entry.record.write(&shared.config.instance(id)) {
             tracing::warn!(id, %error, "cannot write the record of an instance");

@@ -106,16 +106,19 @@ fn found(entry: &Entry) -> Option<Found> {
         (Phase::Running, None) => Condition::Ended(Exit {
             code: 255,
             out_of_memory: false,
+            damaged: None,
         }),
         (
             Phase::Ended {
                 code,
                 out_of_memory,
+                damaged,
             },
             _,
         ) => Condition::Ended(Exit {
             code,
             out_of_memory,
+            damaged,
         }),
     };
     Some(Found {

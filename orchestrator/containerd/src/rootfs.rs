@@ -127,7 +127,9 @@ pub(crate) fn mount_image(config: &Config, root: &RootVolume) -> Result<(), Root
     }
     let target = config.image(root.object);
     make_dir(&target, 0o755)?;
-    if mounts::is_mount_point(&target)? {
+    let is_mounted = mounts::is_mount_point(&target)?;
+    let is_checked = || is_mounted && mounts::is_mount_of(&target, &verity_name(root.object));
+    if is_mounted && (root.verity.is_none() || is_checked()) {
         return Ok(());
     }
     let format = match root.format {
@@ -141,14 +143,19 @@ pub(crate) fn mount_image(config: &Config, root: &RootVolume) -> Result<(), Root
         Some(verity) => {
             let (hashes, name) = (config.object(verity.hashes), verity_name(root.object));
             match mounts::mount_verity(&image, &hashes, &verity.root_hash, &name, format, &target) {
+                // Over the plain mount of a container that did not ask for it, which goes on with that one; who comes later gets this one.
+                Ok(()) => Ok(()),
                 Err(MountError::Verity { source, .. })
                     if matches!(*source, VerityError::NotThere) =>
                 {
+                    if is_mounted {
+                        return Ok(());
+                    }
                     // It was hashed as a whole when it came and at this boot; see decision 0097.
                     tracing::warn!(key = %root.key, "mounted without dm-verity, which this kernel has not");
                     mounts::mount_image(&image, format, &target)
                 }
-                other => other,
+                Err(error) => Err(error),
             }
         }
     };

@@ -31,6 +31,7 @@ fn starts_ends_and_leaves_nothing() {
     let ended = Exit {
         code: 7,
         out_of_memory: false,
+        damaged: None,
     };
     assert_eq!(device.exited(&instance), ended);
     device.wait_log(&hello, "out\n");
@@ -188,7 +189,8 @@ fn out_of_memory_is_told() {
         device.exited(&instance),
         Exit {
             code: 137,
-            out_of_memory: true
+            out_of_memory: true,
+            damaged: None,
         }
     );
 }

@@ -55,6 +55,7 @@ fn a_restarted_orchestrator_finds_what_runs_and_what_ended() {
                 == Condition::Ended(Exit {
                     code: 5,
                     out_of_memory: false,
+                    damaged: None,
                 })
         })
     });
@@ -111,7 +112,8 @@ fn an_end_while_containerd_is_away_is_told() {
         device.exited(&instance),
         Exit {
             code: 137,
-            out_of_memory: false
+            out_of_memory: false,
+            damaged: None,
         }
     );
 }

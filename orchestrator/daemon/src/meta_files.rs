@@ -197,6 +197,7 @@ mod tests {
             restarts: 0,
             exit_code: None,
             out_of_memory: false,
+            damaged: None,
             fingerprint: ObjectId::of(b"x"),
             reason: String::new(),
             health_problem: None,

@@ -385,6 +385,8 @@ pub struct ContainerView {
     pub exit_code: Option<u32>,
     /// Whether its last end was a kill because it used more memory than it may.
     pub out_of_memory: bool,
+    /// The object of its root file system of which a block did not match its hash when it ended last.
+    pub damaged: Option<ObjectId>,
     /// Version.
     pub fingerprint: ObjectId,
     /// Why it is not further, in words: "waits for group app", "retry in 5 s after exit code 1".

@@ -185,6 +185,7 @@ impl<W: World> Device<W> {
             restarts: shown.restarts,
             exit_code: shown.exit_code,
             out_of_memory: shown.out_of_memory,
+            damaged: shown.damaged,
             fingerprint: spec.fingerprint,
             reason: shown.reason,
             health_problem: shown.health_problem,

@@ -69,6 +69,8 @@ pub struct Exit {
     pub code: u32,
     /// Killed because it used more memory than it may.
     pub out_of_memory: bool,
+    /// The object of its root file system of which it may have read a block that does not match its hash (dm-verity).
+    pub damaged: Option<ObjectId>,
 }
 
 /// An instance that the run time knows.

@@ -27,6 +27,7 @@ const LOAD: u8 = 9;
 const STATUS: u8 = 12;
 
 const READ_ONLY: u32 = 1;
+const STATUS_TABLE: u32 = 1 << 4;
 const DEFERRED_REMOVE: u32 = 1 << 17;
 
 /// Why there is no such device.
@@ -96,7 +97,6 @@ impl VerityDevice {
             superblock.data_blocks,
             superblock.algorithm
         );
-        let made = call(&control, CREATE, name, READ_ONLY, &[]);
         let refused = |step| {
             let name = name.to_owned();
             move |errno: Errno| VerityError::Refused {
@@ -105,19 +105,23 @@ impl VerityDevice {
                 source: errno.into(),
             }
         };
+        let made = call(&control, CREATE, name, READ_ONLY, &[]);
         let made = match made {
-            // One that a kill left: nobody uses it, as everybody takes a name of his own.
             Err(Errno::BUSY) => {
+                // One that a kill left, which nobody uses; else one that something still shows, such as a container that ends slowly.
                 drop(call(&control, REMOVE, name, 0, &[]));
-                call(&control, CREATE, name, READ_ONLY, &[])
+                match call(&control, CREATE, name, READ_ONLY, &[]) {
+                    Err(Errno::BUSY) if is_good(&control, name, root_hash) => {
+                        let header = call(&control, STATUS, name, 0, &[]);
+                        return Ok(Self::of(name, &header.map_err(refused("find"))?));
+                    }
+                    other => other,
+                }
             }
             other => other,
         };
         let header = made.map_err(refused("make"))?;
-        let device = Self {
-            name: name.to_owned(),
-            path: PathBuf::from(format!("/dev/dm-{}", minor(device_of(&header)))),
-        };
+        let device = Self::of(name, &header);
         let target = target(superblock.data_bytes() / 512, &parameters);
         let loaded = call(&control, LOAD, name, READ_ONLY, &target)
             .map_err(|errno| match errno {
@@ -135,6 +139,13 @@ impl VerityDevice {
                 drop(call(&control, REMOVE, name, 0, &[]));
                 Err(error)
             }
+        }
+    }
+
+    fn of(name: &str, header: &[u8]) -> Self {
+        Self {
+            name: name.to_owned(),
+            path: PathBuf::from(format!("/dev/dm-{}", minor(device_of(header)))),
         }
     }
 
@@ -160,6 +171,23 @@ pub fn is_corrupted(name: &str) -> Option<bool> {
     let answer = call(&control, STATUS, name, 0, &[]).ok()?;
     let status = answer.get(HEADER + TARGET..)?;
     Some(status.first() == Some(&b'C'))
+}
+
+/// Whether the device of this name checks against this root and has met no damage.
+fn is_good(control: &File, name: &str, root_hash: &str) -> bool {
+    let table = call(control, STATUS, name, STATUS_TABLE, &[]).unwrap_or_default();
+    let parameters = table.get(HEADER + TARGET..).unwrap_or_default();
+    let mut words = parameters.split(|byte| matches!(byte, b' ' | 0));
+    words.any(|word| word == root_hash.as_bytes()) && is_corrupted(name) == Some(false)
+}
+
+/// Device number of the verity device of this name, as `stat` tells it of what is mounted from it; `None` when there is none.
+pub(crate) fn number_of(name: &str) -> Option<u64> {
+    let control = control().ok()?;
+    let device = device_of(&call(&control, STATUS, name, 0, &[]).ok()?);
+    let major = u32::try_from((device >> 8) & 0xfff).ok()?;
+    let minor = u32::try_from(minor(device)).ok()?;
+    Some(rustix::fs::makedev(major, minor))
 }
 
 fn control() -> Result<File, VerityError> {

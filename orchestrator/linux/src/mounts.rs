@@ -14,7 +14,7 @@ use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
 use model::verity::Superblock;
 
-use crate::device_mapper::{VerityDevice, VerityError};
+use crate::device_mapper::{self, VerityDevice, VerityError};
 use crate::loop_device::LoopDevice;
 
 /// Bytes of mount data that the kernel takes.
@@ -138,6 +138,13 @@ pub fn mount_verity(
         tracing::warn!(%error, name, "a verity device stays after its mount");
     }
     mounted
+}
+
+/// Whether what is mounted uppermost at `target` is the verity device of this name.
+pub fn is_mount_of(target: &Path, name: &str) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let number = device_mapper::number_of(name);
+    number.is_some() && fs::metadata(target).map(|found| found.dev()).ok() == number
 }
 
 fn read_superblock(hashes: &Path) -> io::Result<Superblock> {

@@ -16,6 +16,10 @@ pub enum Cause {
         code: u32,
         /// Killed because it used more memory than it may.
         out_of_memory: bool,
+        /// The object of its root file system of which a block did not match its hash (dm-verity).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(with = "Option<String>")]
+        damaged: Option<ObjectId>,
         /// Seconds it had run.
         uptime_s: u64,
     },

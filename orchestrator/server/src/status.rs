@@ -86,6 +86,7 @@ fn container(view: &ContainerView, now: Instant) -> ContainerStatus {
         restarts: view.restarts,
         exit_code: view.exit_code,
         out_of_memory: view.out_of_memory,
+        damaged: view.damaged,
         reason: view.reason.clone(),
         health_problem: view.health_problem.clone(),
         fingerprint: view.fingerprint,

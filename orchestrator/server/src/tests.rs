@@ -69,6 +69,7 @@ fn container(name: &str, group: &str, goal: Goal, roles: &[&'static str]) -> Con
         restarts: 0,
         exit_code: None,
         out_of_memory: false,
+        damaged: None,
         fingerprint: ObjectId::of(name.as_bytes()),
         reason: String::new(),
         health_problem: None,

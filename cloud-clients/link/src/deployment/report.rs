@@ -273,12 +273,23 @@ fn cause_text(cause: &Cause) -> String {
     match cause {
         Cause::Exited {
             code,
+            damaged: Some(object),
+            uptime_s,
+            ..
+        } => format!(
+            "it ended with exit code {code} after {uptime_s} s; a block of its root file system, object {}, does not match its hash",
+            object.short()
+        ),
+        Cause::Exited {
+            code,
             out_of_memory: true,
+            damaged: None,
             uptime_s,
         } => format!("it was killed for its memory after {uptime_s} s (exit code {code})"),
         Cause::Exited {
             code,
             out_of_memory: false,
+            damaged: None,
             uptime_s,
         } => format!("it ended with exit code {code} after {uptime_s} s"),
         Cause::StartFailed { error } => format!("it could not be started: {error}"),

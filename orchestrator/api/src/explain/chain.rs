@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use model::container::{Container, Kind};
 use model::{ContainerName, Manifest, Status};
 
-use super::{container_sentence, exit};
+use super::{container_sentence, damage, exit};
 use crate::messages::ours::{ContainerStatus, DeviceStatus, WhyLink};
 
 /// Links from the subject to the last cause.
@@ -62,6 +62,10 @@ impl<'a> Chain<'a> {
         if container.out_of_memory {
             let spec = self.manifest.and_then(|it| it.container(name));
             self.push(depth, name, memory(name, spec));
+        }
+        if let Some(object) = &container.damaged {
+            let text = format!("{}; put the object again", damage(object));
+            self.push(depth, name, text);
         }
         if let Some(problem) = &container.health_problem {
             let text = format!("the last failing health check of {name} said: {problem}");

@@ -250,6 +250,7 @@ fn revisions(page: &mut String) {
     let exited = |out_of_memory| Cause::Exited {
         code: 137,
         out_of_memory,
+        damaged: None,
         uptime_s: 4,
     };
     let missing: Vec<_> = (0..5)

@@ -166,6 +166,10 @@ pub struct ContainerStatus {
     /// Whether its last end was a kill because it used more memory than it may.
     #[serde(default)]
     pub out_of_memory: bool,
+    /// The object of its root file system of which a block did not match its hash (dm-verity) when it ended last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub damaged: Option<ObjectId>,
     /// Why it is not further, in words.
     pub reason: String,
     /// What the last failing health check said.

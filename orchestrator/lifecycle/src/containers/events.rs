@@ -128,6 +128,7 @@ impl Containers {
             let cause = Cause::Exited {
                 code: exit.code,
                 out_of_memory: exit.out_of_memory,
+                damaged: exit.damaged,
                 uptime_s: uptime.as_secs(),
             };
             self.on_end(now, &instance.container, cause, exit.code != 0, uptime);
@@ -352,6 +353,7 @@ impl Containers {
         let vanished = Exit {
             code: CODE_UNKNOWN,
             out_of_memory: false,
+            damaged: None,
         };
         for instance in expected {
             let entry = self.entries.get_mut(&instance.container);

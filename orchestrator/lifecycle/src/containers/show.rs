@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use model::container::{Container, Group};
 use model::failure::{Cause, ContainerAtFailure};
-use model::{ContainerName, Goal, GroupName, Instant, Status};
+use model::{ContainerName, Goal, GroupName, Instant, ObjectId, Status};
 
 use super::reconcile::Wait;
 use super::{Containers, Entry, Outcome, Run};
@@ -32,6 +32,8 @@ pub struct Shown {
     pub exit_code: Option<u32>,
     /// Whether its last end was a kill because it used more memory than it may.
     pub out_of_memory: bool,
+    /// The object of its root file system of which a block did not match its hash when it ended last.
+    pub damaged: Option<ObjectId>,
     /// Why it is not further, in words; empty when it has reached its goal.
     pub reason: String,
     /// What the last health check said when it failed.
@@ -75,6 +77,7 @@ impl Containers {
                     restarts: entry.starts.saturating_sub(1),
                     exit_code: entry.exit.map(|exit| exit.code),
                     out_of_memory: entry.exit.is_some_and(|exit| exit.out_of_memory),
+                    damaged: entry.exit.and_then(|exit| exit.damaged),
                     reason: self.reason(name, entry, &spec, now),
                     health_problem: entry.problem(),
                     spec,
@@ -295,6 +298,14 @@ fn wait_words(until: Instant, now: Instant) -> String {
 /// What happened, in words that fit after "after".
 pub(crate) fn in_words(cause: &Cause) -> String {
     match cause {
+        Cause::Exited {
+            code,
+            damaged: Some(object),
+            ..
+        } => format!(
+            "exit code {code} (a block of object {} does not match its hash)",
+            object.short()
+        ),
         Cause::Exited {
             code,
             out_of_memory: false,

@@ -229,6 +229,7 @@ fn events_of_another_run_change_nothing() {
     let exit = Exit {
         code: 1,
         out_of_memory: false,
+        damaged: None,
     };
     for event in [
         RuntimeEvent::Exited {

@@ -192,6 +192,7 @@ mod tests {
         let exit = Exit {
             code: 1,
             out_of_memory: false,
+            damaged: None,
         };
         let ended = RuntimeEvent::Exited {
             instance: instance("web", 2),
