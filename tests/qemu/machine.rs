@@ -261,6 +261,11 @@ impl Machine {
         disk
     }
 
+    /// Everything that it wrote on its console since it was switched on.
+    pub(crate) fn console(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.console).unwrap_or_default()).into_owned()
+    }
+
     /// The last lines that it wrote on its console.
     pub(crate) fn console_end(&self) -> String {
         let bytes = fs::read(&self.console).unwrap_or_default();

@@ -20,7 +20,9 @@ mod pid1_time;
 mod power_cuts;
 mod record;
 mod replay;
+mod seals;
 mod system;
+mod verity;
 
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -2,6 +2,7 @@
 
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
+use std::time::Instant;
 
 use device::ports::{Clock as _, Job, JobEvent, Jobs};
 use linux::clock::SystemClock;
@@ -51,9 +52,13 @@ fn carry_out<D: Disk>(store: &Store<D>, job: Job) -> JobEvent {
             objects,
             again,
         } => {
+            let begun = Instant::now();
             let bad = store.verify_objects(&objects, again);
+            let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+            tracing::info!(%revision, objects = objects.len(), ms, "verified");
             JobEvent::Verified { revision, bad }
         }
+        Job::Seal { objects, last } => JobEvent::Sealed(store.seal_objects(&objects, last)),
         Job::Collect { keep } => {
             let result = store.collect(&keep, SystemClock.now());
             let result = result

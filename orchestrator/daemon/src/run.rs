@@ -179,6 +179,8 @@ fn run_with(config: Arc<Config>, of_init: OfInit) -> Result<Ending, RunError> {
         reserve_percent: u8::try_from(config.number("storage-reserve")).unwrap_or(u8::MAX),
         lease: config.duration("object-lease"),
         objects_dir: storage.join("objects").display().to_string(),
+        seals: !config.duration("seal-after").is_zero(),
+        spare_bytes: SPARE_BYTES,
     };
     let opened = Store::open(disk, options, SystemClock.now());
     for notice in &opened.notices {
@@ -400,6 +402,9 @@ fn follow_user_meta(
     })
 }
 
+/// What a full storage gives up for the marker, progress and the record of a reset; some writes of 4 KiB each.
+const SPARE_BYTES: u32 = 256 << 10;
+
 /// The loop's part of the configuration.
 fn settings(config: &Config) -> Settings {
     Settings {
@@ -408,6 +413,7 @@ fn settings(config: &Config) -> Settings {
         exact_commit: config.flag("pantavisor-exact-commit"),
         keep_revisions: usize::try_from(config.number("keep-revisions")).unwrap_or(usize::MAX),
         lease: config.duration("object-lease"),
+        seal_after: config.duration("seal-after"),
         shutdown_limit: config.duration("stop-timeout"),
         default_role_mgmt: config.flag("pantavisor-default-roles"),
         arch: format!(

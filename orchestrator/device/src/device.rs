@@ -81,6 +81,7 @@ pub struct Device<W: World> {
     pub(crate) shown: BTreeMap<ContainerName, Status>,
     pub(crate) register: crate::claims::Register,
     pub(crate) resetting: crate::reset::Resetting,
+    pub(crate) sealing: crate::sealing::Queue,
     pub(crate) told: bool,
     pub(crate) updates: crate::updates::UpdateCounter,
 }
@@ -134,6 +135,7 @@ impl<W: World> Device<W> {
             shown: BTreeMap::new(),
             register: crate::claims::Register::default(),
             resetting: crate::reset::Resetting::default(),
+            sealing: crate::sealing::Queue::default(),
             told: false,
             updates: crate::updates::UpdateCounter::default(),
         }
@@ -170,7 +172,8 @@ impl<W: World> Device<W> {
         let containers = self.containers.next_wake(now);
         let claims = self.register.next_wake();
         let (owed, start) = (self.owed_retry, self.start_again);
-        [update, containers, claims, owed, start]
+        let sealing = self.sealing.next_wake();
+        [update, containers, claims, owed, start, sealing]
             .into_iter()
             .flatten()
             .min()
@@ -196,6 +199,7 @@ impl<W: World> Device<W> {
     fn settle(&mut self, now: Instant) {
         self.pay_when_due(now);
         self.start_again_when_due(now);
+        self.seal_when_due(now);
         for _ in 0..STEPS_MAX {
             self.submit_commands(now);
             let Stage::Up(update) = &mut self.stage else {
@@ -266,6 +270,7 @@ impl<W: World> Device<W> {
                     self.on_verified(now, revision, bad);
                 }
             }
+            JobEvent::Sealed(sealing) => self.on_sealed(now, sealing),
             JobEvent::Collected { result } => self.on_collected(result),
         }
     }

@@ -15,6 +15,7 @@ pub mod ports;
 mod requests;
 mod reset;
 mod room;
+mod sealing;
 pub mod settings;
 pub mod shared;
 mod show;

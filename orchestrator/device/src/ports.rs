@@ -3,6 +3,8 @@
 use model::failure::{BadObject, Pressure};
 use model::{Instant, ObjectId, RevisionId, WallTime};
 
+pub use store::Sealing;
+
 pub use lifecycle::runtime::{
     Condition, Ending, Exit, Found, Instance, RuntimeCommand, RuntimeEvent, StartSpec,
 };
@@ -64,6 +66,13 @@ pub enum Job {
         /// Read also what was verified since the start.
         again: bool,
     },
+    /// Seal these objects where the file system can, and read each as a whole.
+    Seal {
+        /// Each with the key that needs it.
+        objects: Vec<(ObjectId, String)>,
+        /// They are the last of several, so their seals become durable.
+        last: bool,
+    },
     /// Remove every object that is not in the list, not leased and not being uploaded, then what removed revisions left.
     Collect {
         /// Objects that stay.
@@ -81,6 +90,8 @@ pub enum JobEvent {
         /// What cannot be used; empty when all is well.
         bad: Vec<BadObject>,
     },
+    /// As many were sealed as can be.
+    Sealed(Sealing),
     /// Collection is done.
     Collected {
         /// Bytes that were freed, or why it stopped early.

@@ -19,6 +19,8 @@ pub struct Settings {
     pub lease: Duration,
     /// How long a shutdown may take before the machine ends with containers still running.
     pub shutdown_limit: Duration,
+    /// How long after the start, or after a commit, objects of what runs are sealed and read as a whole; zero: never.
+    pub seal_after: Duration,
     /// Whether a container whose manifest says nothing about roles gets `mgmt`.
     pub default_role_mgmt: bool,
     /// Told as `pantavisor.arch`, such as `x86_64/64/EL`.
@@ -37,6 +39,7 @@ impl Default for Settings {
             keep_revisions: 2,
             lease: Duration::from_secs(24 * 60 * 60),
             shutdown_limit: Duration::from_secs(60),
+            seal_after: Duration::ZERO,
             default_role_mgmt: false,
             arch: String::new(),
             version: env!("CARGO_PKG_VERSION").to_owned(),

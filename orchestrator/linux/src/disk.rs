@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::num::NonZeroU64;
 use std::ops::ControlFlow;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
@@ -16,7 +16,9 @@ use rustix::fs::{
     Stat,
 };
 use rustix::io::Errno;
-use store::disk::{Disk, Entry, EntryKind, Metadata, ReadFile, Space, WriteFile};
+use store::disk::{Disk, Entry, EntryKind, Metadata, ReadFile, Seal, Space, WriteFile};
+
+use crate::fs_verity;
 
 use crate::progress::{self, if_done};
 
@@ -389,6 +391,16 @@ impl Disk for LinuxDisk {
             Err(Errno::PERM | Errno::NOTSUP | Errno::NOSYS) => Ok(()),
             other => Ok(other?),
         }
+    }
+
+    fn seal(&self, path: &Path) -> io::Result<()> {
+        let file = self.open(path)?;
+        fs_verity::enable(file.file.as_fd())?;
+        Ok(rustix::fs::fsync(&file.file)?)
+    }
+
+    fn sealed(&self, path: &Path) -> io::Result<Option<Seal>> {
+        fs_verity::measure(self.open(path)?.file.as_fd())
     }
 
     fn space(&self) -> io::Result<Space> {

@@ -11,6 +11,7 @@ pub mod early;
 pub mod ending;
 pub mod entropy;
 pub mod facts;
+pub mod fs_verity;
 pub mod gauges;
 pub mod kmsg;
 pub mod loop_device;

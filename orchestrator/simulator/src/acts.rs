@@ -67,7 +67,11 @@ pub enum Act {
     Wall(i64),
     /// A durable object is changed (`true`) or lost, behind everybody's back.
     Damage(ObjectId, bool),
-    /// The disk is full, or not any more.
+    /// A durable object is changed and has lost its seal: somebody has written it anew.
+    Rewrite(ObjectId),
+    /// A container has filled the disk: what is removed from now on is free again.
+    Fill,
+    /// The disk is full whatever is removed, or not any more.
     Full(bool),
     /// The disk is read-only, or not any more.
     ReadOnly(bool),
@@ -428,6 +432,11 @@ impl Act {
             Self::Link(connected) => world.runtime.set_link(*connected),
             Self::Wall(offset) => world.machine.set_wall_offset(*offset),
             Self::Damage(object, changed) => damage(world, object, *changed),
+            Self::Rewrite(object) => {
+                world.disk.unseal(&format!("objects/{object}"));
+                damage(world, object, true);
+            }
+            Self::Fill => world.disk.fill(),
             Self::Full(full) => world.disk.set_full(*full),
             Self::ReadOnly(read_only) => world.disk.set_read_only_mount(*read_only),
             Self::MustRun(revision) => world.must_run(revision),
@@ -461,12 +470,14 @@ impl Act {
             | Self::Link(_)
             | Self::Wall(_)
             | Self::Damage(..)
+            | Self::Fill
             | Self::Full(_)
             | Self::ReadOnly(_)
             | Self::MustRun(_)
             | Self::Fail(_)
             | Self::Lie(_)
-            | Self::BreakLoader(_) => format!("{self:?}"),
+            | Self::BreakLoader(_)
+            | Self::Rewrite(_) => format!("{self:?}"),
         }
     }
 }

@@ -40,6 +40,8 @@ pub enum Bug {
     ForgetsStarts,
     /// The boot loader is not told of commits and rollbacks.
     ConfirmsNothing,
+    /// A reset that is to keep volumes wipes them.
+    WipesAnyway,
 }
 
 /// A mistake and who notices it.
@@ -70,7 +72,7 @@ const fn seeded(
 }
 
 /// The list.
-pub const ALL: [Seeded; 23] = [
+pub const ALL: [Seeded; 28] = [
     seeded(
         Bug::Disk(Fault::NoFileSync),
         "files are not synced",
@@ -142,6 +144,39 @@ pub const ALL: [Seeded; 23] = [
         "commit messages are not kept",
         &[1],
         &["metadata"],
+    ),
+    seeded(
+        Bug::Disk(Fault::SealsCheckNothing),
+        "what is sealed is not checked when it is read",
+        &[2, 5],
+        &["a sealed object rots"],
+    ),
+    seeded(
+        Bug::Disk(Fault::RemembersSeals),
+        "a seal is believed that the file does not bear",
+        &[2, 5],
+        &["an object rots that lost its seal"],
+    ),
+    seeded(
+        Bug::Disk(Fault::Drops("boot/reset")),
+        "a reset that was accepted is not kept",
+        &[1],
+        &["reset to factory that keeps volumes"],
+    ),
+    seeded(
+        Bug::WipesAnyway,
+        "a reset that is to keep volumes wipes them",
+        &[1],
+        &["reset to factory that keeps volumes"],
+    ),
+    seeded(
+        Bug::Disk(Fault::Drops("boot/marker")),
+        "a takeover is forgotten, and with it the try of what came by it",
+        &[4, 5],
+        &[
+            "Pantavisor's storage taken over by a good revision",
+            "Pantavisor's storage taken over by one that kills the machine",
+        ],
     ),
     seeded(
         Bug::AnswersEarly,

@@ -8,6 +8,7 @@
 //!   name never stands for part of anything. Between folders both names may be left.
 //! - The power can be cut before any operation; every operation after that fails, and changes nothing.
 //! - An operation may fail once, reads may fail, and the disk may be full or read-only.
+//! - Where files can be sealed, a seal is there after a power cut or not; what a sealed file's bytes were not cannot be read.
 //! - What is durable is changed only by [`Disk::damage`].
 //!
 //! Contents are shared and copied on write, so an image costs little to clone.
@@ -22,7 +23,8 @@ mod contents;
 pub use contents::Contents;
 use contents::{File, Folder, Id, Node, ROOT, check_replacement, error, kind, parts};
 
-use store::disk::{Disk as Port, Entry, Metadata, ReadFile, Space, WriteFile};
+use model::ObjectId;
+use store::disk::{Disk as Port, Entry, Metadata, ReadFile, Seal, Space, WriteFile};
 
 /// How the outcome of a power cut is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +61,10 @@ pub enum Fault {
     NoFolderSyncOf(&'static str),
     /// A rename to a path that has this in it loses the file.
     Drops(&'static str),
+    /// What is sealed can be read whatever it is.
+    SealsCheckNothing,
+    /// A file that has lost its seal is said to bear it still.
+    RemembersSeals,
 }
 
 #[derive(Debug, Default)]
@@ -150,6 +156,16 @@ impl Disk {
         self.lock().full = full;
     }
 
+    /// What a store on it is to keep as a spare.
+    pub(crate) fn spare_bytes(&self) -> u32 {
+        self.lock().contents.spare_bytes
+    }
+
+    /// Somebody takes all the space that is free now.
+    pub fn fill(&self) {
+        self.lock().contents.fill();
+    }
+
     /// Read-only from now on, or not any more.
     pub fn set_read_only_mount(&self, read_only: bool) {
         self.lock().read_only = read_only;
@@ -184,7 +200,10 @@ impl Disk {
         inner.generation += 1;
         for node in &mut inner.contents.nodes {
             match node {
-                Node::File(file) => file.durable = Arc::clone(file.settle()),
+                Node::File(file) => {
+                    file.durable = Arc::clone(file.settle());
+                    file.durable_seal = file.seal;
+                }
                 Node::Folder(folder) => {
                     folder.pending.clear();
                     folder.durable = folder.live.clone();
@@ -201,6 +220,11 @@ impl Disk {
         inner.contents.damage(path, bytes)
     }
 
+    /// Takes the seal of a durable file away behind everybody's back.
+    pub fn unseal(&self, path: &str) {
+        self.lock().contents.unseal(path);
+    }
+
     /// The durable content of a file.
     pub fn durable_file(&self, path: &str) -> Option<Arc<[u8]>> {
         self.lock().contents.durable_file(path)
@@ -214,6 +238,17 @@ impl Disk {
             Node::File(file) => Some(Arc::clone(file.settle())),
             Node::Folder(_) | Node::Link(_) => None,
         }
+    }
+
+    /// Whether reading a file is an error because it is not what was sealed.
+    pub fn refuses(&self, path: &str) -> bool {
+        let mut inner = self.lock();
+        let checks = inner.fault != Fault::SealsCheckNothing;
+        let Ok(id) = inner.contents.find(Path::new(path)) else {
+            return false;
+        };
+        let file = inner.contents.file_mut(id);
+        file.is_ok_and(|file| file.read(checks).is_err())
     }
 
     /// Whether there is durably something of this name.
@@ -304,7 +339,8 @@ pub struct Reading {
 impl ReadFile for Reading {
     fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let mut inner = self.disk.look()?;
-        let bytes = inner.contents.file_mut(self.id)?.settle();
+        let checks = inner.fault != Fault::SealsCheckNothing;
+        let bytes = inner.contents.file_mut(self.id)?.read(checks)?;
         let offset = usize::try_from(offset)
             .unwrap_or(usize::MAX)
             .min(bytes.len());
@@ -334,6 +370,9 @@ impl Port for Disk {
         let id = match contents.folder(folder)?.live.get(name).copied() {
             Some(id) => {
                 let file = contents.file_mut(id)?;
+                if file.seal.is_some() {
+                    return Err(error(io::ErrorKind::PermissionDenied));
+                }
                 file.tail.clear();
                 file.live = Arc::default();
                 id
@@ -353,7 +392,9 @@ impl Port for Disk {
     fn open_append(&self, path: &Path) -> io::Result<Writing> {
         let mut inner = self.look()?;
         let id = inner.contents.find(path)?;
-        inner.contents.file_mut(id)?;
+        if inner.contents.file_mut(id)?.seal.is_some() {
+            return Err(error(io::ErrorKind::PermissionDenied));
+        }
         let disk = self.clone();
         Ok(Writing { disk, id })
     }
@@ -385,6 +426,8 @@ impl Port for Disk {
             | Fault::NoFileSync
             | Fault::NoFolderSync
             | Fault::NoFolderSyncOf(_)
+            | Fault::SealsCheckNothing
+            | Fault::RemembersSeals
             | Fault::RenameInTwoSteps => false,
         };
         if in_two_steps && self.lock().contents.find(to).is_ok() {
@@ -432,7 +475,12 @@ impl Port for Disk {
         let skips = match inner.fault {
             Fault::NoFolderSync => true,
             Fault::NoFolderSyncOf(folder) => path == Path::new(folder),
-            Fault::None | Fault::NoFileSync | Fault::RenameInTwoSteps | Fault::Drops(_) => false,
+            Fault::None
+            | Fault::NoFileSync
+            | Fault::RenameInTwoSteps
+            | Fault::SealsCheckNothing
+            | Fault::RemembersSeals
+            | Fault::Drops(_) => false,
         };
         if skips {
             return Ok(());
@@ -446,7 +494,11 @@ impl Port for Disk {
         drop(inner);
         match fault {
             Fault::NoFileSync | Fault::NoFolderSync | Fault::NoFolderSyncOf(_) => {}
-            Fault::None | Fault::RenameInTwoSteps | Fault::Drops(_) => self.write_back(),
+            Fault::None
+            | Fault::RenameInTwoSteps
+            | Fault::SealsCheckNothing
+            | Fault::RemembersSeals
+            | Fault::Drops(_) => self.write_back(),
         }
         Ok(())
     }
@@ -587,6 +639,40 @@ impl Port for Disk {
 
     fn set_read_only(&self, path: &Path) -> io::Result<()> {
         self.look()?.contents.find(path).map(drop)
+    }
+
+    fn seal(&self, path: &Path) -> io::Result<()> {
+        if !self.look()?.contents.seals {
+            return Err(error(io::ErrorKind::Unsupported));
+        }
+        let mut inner = self.step()?;
+        if inner.full {
+            return Err(error(io::ErrorKind::StorageFull));
+        }
+        let id = inner.contents.find(path)?;
+        let file = inner.contents.file_mut(id)?;
+        file.seal = Some(ObjectId::of(file.settle()));
+        // The file system's record of changes tells of it or not; nobody may rely on either.
+        file.damages += 1;
+        drop(inner);
+        // A cut from here on may undo it.
+        let mut inner = self.step()?;
+        inner.generation += 1;
+        let file = inner.contents.file_mut(id)?;
+        file.durable_seal = file.seal;
+        Ok(())
+    }
+
+    fn sealed(&self, path: &Path) -> io::Result<Option<Seal>> {
+        let mut inner = self.look()?;
+        let remembers = inner.fault == Fault::RemembersSeals;
+        let id = inner.contents.find(path)?;
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str()?.parse().ok());
+        let seal = inner.contents.file_mut(id)?.seal;
+        let seal = seal.or(name.filter(|_| remembers));
+        Ok(seal.map(|seal: ObjectId| Seal::new(1, seal.to_string().as_bytes())))
     }
 
     fn space(&self) -> io::Result<Space> {

@@ -74,6 +74,9 @@ impl Jobs {
                     bad: std::mem::take(&mut work.bad),
                 }),
             },
+            Job::Seal { objects, last } => {
+                Some(JobEvent::Sealed(store.seal_objects(objects, *last)))
+            }
             Job::Collect { keep } => {
                 let now = crate::clock::Clock(Rc::clone(&self.machine)).now();
                 let keep = if self.bug == Bug::CollectsEverything {

@@ -12,6 +12,7 @@ pub mod checkers;
 pub mod choices;
 pub mod clock;
 pub mod disk;
+pub mod inspect;
 pub mod jobs;
 pub mod lives;
 pub mod machine;

@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use device::Settings;
 use device::handle::{Action, Command, Request};
@@ -82,7 +83,7 @@ impl Lives {
     }
 
     fn draw(&self, choices: &mut Choices, length: Length) -> Life {
-        let base = self.bases[weighted(choices, &[8, 8, 4, 2, 2])].clone();
+        let mut base = self.bases[weighted(choices, &[8, 8, 4, 2, 2])].clone();
         let rounds = match length {
             Length::Short => 1 + usize::from(choices.one_in(4)),
             Length::Long => 30,
@@ -104,6 +105,10 @@ impl Lives {
         }
         let (acts, software) = (draw.acts, draw.software);
         let is_even = acts.len().is_multiple_of(2);
+        let seals = choices.one_in(4);
+        if seals {
+            base.contents.allow_seals();
+        }
         Life {
             base,
             acts,
@@ -111,6 +116,7 @@ impl Lives {
             settings: Settings {
                 exact_commit: choices.one_in(8),
                 keep_revisions: choices.choose(3),
+                seal_after: Duration::from_secs(if seals { 2 } else { 0 }),
                 ..quick_settings()
             },
             boot_loader: match choices.one_in(3) {

@@ -14,10 +14,10 @@ use std::time::Duration;
 use device::ports::{
     Condition, Exit, Found, Instance, Runtime as Port, RuntimeCommand, RuntimeEvent, StartSpec,
 };
-use model::container::Container;
 use model::{ContainerName, ObjectId, RevisionId};
 
 use crate::bugs::Bug;
+use crate::inspect::{Bytes, Inspect};
 use crate::machine::{Happening, Machine, Markers, Seen, TrueTime};
 use crate::script::Script;
 
@@ -29,8 +29,6 @@ const ANSWER_MS: u64 = 5;
 /// A container sends its READY signal again after this, until it is answered with success.
 const SIGNAL_AGAIN_MS: u64 = 1000;
 
-/// Says what is wrong with the objects of a container on the disk as it is now.
-pub type Inspect = Rc<dyn Fn(&Container) -> Option<String>>;
 /// Reads both copies of the marker as they are durable.
 pub type ReadMarkers = Rc<dyn Fn() -> Markers>;
 /// Chooses one of so many.
@@ -266,6 +264,7 @@ impl Runtime {
                     code
                 },
                 out_of_memory: process.script.out_of_memory,
+                damaged: None,
             };
             process.condition = Alive::Ended(exit);
             let instance = process.instance.clone();
@@ -313,6 +312,7 @@ impl Runtime {
             let exit = Exit {
                 code: 1,
                 out_of_memory: false,
+                damaged: None,
             };
             self.machine.after(
                 TELL_MS,
@@ -416,6 +416,17 @@ impl Runtime {
         if self.bug.get() == Bug::RestartsOthers {
             self.restart_others(&spec.instance.container);
         }
+        let damaged = match (self.inspect)(&spec.container) {
+            Bytes::Whole => None,
+            Bytes::Damaged(problem) => Some(problem),
+            Bytes::Unreadable(error) => {
+                let instance = spec.instance.clone();
+                self.machine
+                    .note(|| format!("{} cannot start: {error}", shown(&instance)));
+                self.tell(RuntimeEvent::StartFailed { instance, error });
+                return;
+            }
+        };
         let mut process = self.new_process(spec, Alive::Running);
         let starts = {
             let mut containers = self.containers.borrow_mut();
@@ -434,13 +445,14 @@ impl Runtime {
         self.machine.saw(Seen::Ran {
             instance: instance.clone(),
             revision: spec.revision.clone(),
-            damaged: (self.inspect)(&spec.container),
+            damaged,
         });
         if script.start_fails {
             let error = "exec /sim: exec format error".to_owned();
             let exit = Exit {
                 code: 255,
                 out_of_memory: false,
+                damaged: None,
             };
             self.machine.saw(Seen::Ended {
                 instance: instance.clone(),
@@ -505,6 +517,7 @@ impl Runtime {
                 Exit {
                     code,
                     out_of_memory: false,
+                    damaged: None,
                 },
             );
         }
@@ -520,6 +533,7 @@ impl Runtime {
             let exit = Exit {
                 code: 137,
                 out_of_memory: false,
+                damaged: None,
             };
             self.ended(process.instance, exit);
         }

@@ -329,6 +329,7 @@ pub fn all() -> Vec<Scenario> {
     maker.damaged();
     maker.asked();
     maker.faulty();
+    maker.sealed();
     maker.first();
     maker.scenarios
 }
@@ -598,6 +599,7 @@ impl Maker {
             let name = format!("reset to factory that {words} volumes");
             let scenario = self.add(&name, &base, &[], acts, &zero);
             scenario.two_cuts = wipe_volumes;
+            self.reset_on_full(&base, words, &reset);
 
             let boots = self.variant("needs a boot");
             let acts = [

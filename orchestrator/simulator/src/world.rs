@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use device::handle::{Action, Answer, Command, Refusal, Reply, Request};
 use device::ports::{self, Clock as _, Ending, Ports, RuntimeEvent};
 use device::{Device, Event, Handle, Settings};
-use model::{ContainerName, Goal, Instant, ObjectId, Status};
+use model::{ContainerName, Goal, Instant, Status};
 use store::{Options, Store};
 
 use crate::bugs::Bug;
@@ -20,10 +20,11 @@ use crate::checkers::{Checkers, Image, Known, Moment, Rest, Violation};
 use crate::choices::Choices;
 use crate::clock::Clock;
 use crate::disk::{Contents, Disk, Plan, Spread};
+use crate::inspect::inspector;
 use crate::jobs::Jobs;
 use crate::machine::{Happening, Machine, TrueTime};
 use crate::power::{Bootloader, Gauges, Kind, Power, Watchdog};
-use crate::runtime::{Inspect, Runtime};
+use crate::runtime::Runtime;
 
 /// How long a device may take to come to rest, once faults have stopped.
 const REST_LIMIT_MS: u64 = 30 * 60 * 1000;
@@ -278,6 +279,8 @@ impl World {
         self.disk.set_time(clock.wall().0);
         let options = Options {
             lease: self.known.upload_lease,
+            seals: !self.settings.seal_after.is_zero(),
+            spare_bytes: self.disk.spare_bytes(),
             ..Options::default()
         };
         let opened = Store::open(self.disk.clone(), options, clock.now());
@@ -337,9 +340,20 @@ impl World {
         }
         self.open.insert(id, request.clone());
         if let Some(reply) = self.make_a_mistake(&request, reply) {
+            let request = self.mistaken(request);
             self.handle_event(Event::Request(request, reply));
         }
         Some(id)
+    }
+
+    /// Another request than the one that was asked.
+    fn mistaken(&self, request: Request) -> Request {
+        let is_reset = matches!(request, Request::Command(Command::FactoryReset { .. }));
+        if is_reset && self.bug == Bug::WipesAnyway {
+            let wipe_volumes = true;
+            return Request::Command(Command::FactoryReset { wipe_volumes });
+        }
+        request
     }
 
     /// Answers a request in a wrong way, or gives the reply back.
@@ -369,6 +383,7 @@ impl World {
             | Bug::RestartsOthers
             | Bug::IgnoresStops
             | Bug::ForgetsStarts
+            | Bug::WipesAnyway
             | Bug::ConfirmsNothing => Some(reply),
         }
     }
@@ -711,28 +726,6 @@ impl World {
                 .iter()
                 .all(|container| steady(container.status))
     }
-}
-
-/// Compares what a container would run from with what it should be.
-fn inspector(disk: Disk) -> Inspect {
-    let intact: RefCell<BTreeMap<ObjectId, Arc<[u8]>>> = RefCell::default();
-    Rc::new(move |container| {
-        container.objects().find_map(|object| {
-            let Some(bytes) = disk.live_file(&format!("objects/{object}")) else {
-                return Some(format!("object {object}, which is missing"));
-            };
-            let mut intact = intact.borrow_mut();
-            let seen = intact.get(&object);
-            if seen.is_some_and(|seen| Arc::ptr_eq(seen, &bytes)) {
-                return None;
-            }
-            if ObjectId::of(&bytes) != object {
-                return Some(format!("object {object}, which is corrupt"));
-            }
-            intact.insert(object, bytes);
-            None
-        })
-    })
 }
 
 fn in_short(request: &Request) -> String {

@@ -103,6 +103,7 @@ impl<D: Disk> Store<D> {
             inner.empty_quarantine(&mut collected)?;
         }
         lock(&inner.objects).prune();
+        inner.make_spare()?;
         Ok(collected)
     }
 }

@@ -3,9 +3,11 @@
 //! A promise is what a file system such as ext4 or f2fs keeps over a power cut; the simulator's disk keeps no more than that.
 //! Paths are relative to the storage root and clean (callers build them from parsed names only).
 
+use std::fmt;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 /// What a name stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +52,42 @@ pub struct Space {
     pub total: u64,
     /// Bytes free to us.
     pub free: u64,
+}
+
+/// What the file system says that the bytes of a sealed file are: equal for two files when their bytes are.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Seal(String);
+
+impl Seal {
+    /// By the number of the way of hashing and the digest.
+    pub fn new(algorithm: u16, digest: &[u8]) -> Self {
+        Self(format!("{algorithm}:{}", model::verity::hex(digest)))
+    }
+}
+
+impl fmt::Display for Seal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for Seal {
+    type Err = io::Error;
+
+    fn from_str(text: &str) -> io::Result<Self> {
+        let parts = text.split_once(':');
+        let is_digest = |digest: &str| {
+            !digest.is_empty()
+                && digest.len() <= 128
+                && digest.bytes().all(|byte| byte.is_ascii_hexdigit())
+        };
+        match parts {
+            Some((number, digest)) if number.parse::<u16>().is_ok() && is_digest(digest) => {
+                Ok(Self(text.to_owned()))
+            }
+            Some(_) | None => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
 }
 
 /// A file that is being written.
@@ -217,6 +255,26 @@ pub trait Disk: Send + Sync + 'static {
     /// # Errors
     /// As the operating system gives them.
     fn set_read_only(&self, path: &Path) -> io::Result<()>;
+
+    /// Seals a file whose content is durable and that nobody writes to: from now on nobody can, and reading a byte that is not what it
+    /// was is an error. Its name and mode may change. Durable when this returns; a power cut before that leaves it sealed or not, and its
+    /// content as it is. No error when it is sealed already.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::Unsupported`] when the file system or the kernel cannot; else as the operating system gives them.
+    fn seal(&self, path: &Path) -> io::Result<()> {
+        let _ = path;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// The seal of a file; `None` when it has none. Reads no content.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`] when it is not there; it may be sealed and its seal damaged.
+    fn sealed(&self, path: &Path) -> io::Result<Option<Seal>> {
+        let _ = path;
+        Ok(None)
+    }
 
     /// Space on the storage.
     ///

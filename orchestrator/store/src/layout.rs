@@ -32,6 +32,10 @@ pub const STOPPED: &str = "boot/stopped";
 pub const CLAIMS: &str = "boot/claims";
 /// A reset to the factory revision that was accepted.
 pub const RESET: &str = "boot/reset";
+/// What is given up when the storage is full.
+pub const SPARE: &str = "boot/spare";
+/// The seals of objects.
+pub const SEALS: &str = "boot/seals";
 /// Which takeover from Pantavisor the marker is of.
 pub const TAKEOVER: &str = "boot/takeover";
 /// Failure records.

@@ -19,6 +19,8 @@ struct Known {
     verified: Option<u64>,
     /// Its name was synced since it was verified.
     durable: bool,
+    /// It could not be read when it was verified last.
+    unreadable: bool,
 }
 
 /// An upload that is under way.
@@ -99,7 +101,20 @@ impl Table {
             let known = self.known.entry(object).or_default();
             known.verified = Some(stamp);
             known.durable = false;
+            known.unreadable = false;
         }
+    }
+
+    /// The object is there and cannot be read.
+    pub(crate) fn set_unreadable(&mut self, object: ObjectId) {
+        if self.make_room(&object) {
+            self.known.entry(object).or_default().unreadable = true;
+        }
+    }
+
+    /// Whether it could not be read when it was verified last.
+    pub(crate) fn is_unreadable(&self, object: &ObjectId) -> bool {
+        self.known.get(object).is_some_and(|known| known.unreadable)
     }
 
     /// The name of a verified object has been synced.
@@ -132,16 +147,18 @@ impl Table {
             return true;
         }
         let now = self.now;
-        self.known
-            .retain(|_, known| known.verified.is_some() || now < known.leased_until);
+        self.known.retain(|_, known| {
+            known.verified.is_some() || known.unreadable || now < known.leased_until
+        });
         self.known.len() < KNOWN_MAX
     }
 
     /// Drops what no longer says anything.
     pub(crate) fn prune(&mut self) {
         let now = self.now;
-        self.known
-            .retain(|_, known| known.verified.is_some() || now < known.leased_until);
+        self.known.retain(|_, known| {
+            known.verified.is_some() || known.unreadable || now < known.leased_until
+        });
     }
 
     /// An upload begins, with `kept` bytes there already. It has the resumable part unless another one has it.

@@ -30,6 +30,8 @@ mod open;
 mod replace;
 mod reset;
 pub mod revisions;
+mod seals;
+mod spare;
 mod stopped;
 mod takeover;
 pub mod uploads;
@@ -43,6 +45,7 @@ pub use metadata::{MetaError, MetaMap};
 pub use objects::{Hasher, RemoveError, Verdict};
 pub use open::Opened;
 pub use revisions::{NewRevision, RevisionEntry, RevisionError};
+pub use seals::Sealing;
 pub use takeover::{Pantavisor, TakeoverRecord};
 pub use uploads::{Begun, HashedUpload, Incoming, Part, UploadError};
 
@@ -57,6 +60,10 @@ pub struct Options {
     pub lease: Duration,
     /// The folder of the objects as seen on the device, for `.pvr/config` (read by Pantavisor's tools).
     pub objects_dir: String,
+    /// Whether an object that bears the seal of the record counts as verified (see `seals`).
+    pub seals: bool,
+    /// Bytes that are kept free for what must be written on a full storage; 0: none.
+    pub spare_bytes: u32,
 }
 
 impl Default for Options {
@@ -65,6 +72,8 @@ impl Default for Options {
             reserve_percent: 5,
             lease: Duration::from_secs(600),
             objects_dir: "/storage/objects".to_owned(),
+            seals: false,
+            spare_bytes: 0,
         }
     }
 }
@@ -134,6 +143,7 @@ struct Inner<D: Disk> {
     /// Folders whose names are known to be durable, up to the root. Held while a folder is made.
     folders: Mutex<BTreeSet<PathBuf>>,
     objects: Mutex<leases::Table>,
+    seals: Mutex<seals::Seals>,
     /// Held while a revision is put, replaced or deleted, and while the marker is written.
     revisions: Mutex<()>,
     /// Held for writing from a rename that readers see to the sync that makes it durable, and for reading by who tells others what
@@ -173,6 +183,7 @@ impl<D: Disk> Store<D> {
                 counter: AtomicU64::new(0),
                 folders: Mutex::new(BTreeSet::new()),
                 objects: Mutex::new(leases::Table::new(now, everything_until)),
+                seals: Mutex::new(seals::Seals::default()),
                 revisions: Mutex::new(()),
                 settling: RwLock::new(()),
                 marker: Mutex::new(marker::Last::default()),

@@ -63,15 +63,17 @@ pub enum RemoveError {
 }
 
 impl<D: Disk> Store<D> {
-    /// Size of an object in bytes; `None` when it is not there.
+    /// Size of an object in bytes; `None` when it is not there. One that was found unreadable since the start counts as not there, so that
+    /// clients send it again.
     ///
     /// # Errors
     /// The disk failed.
     pub fn object_len(&self, object: &ObjectId) -> Result<Option<u64>, Failed> {
-        self.inner.object_len(object)
+        let len = self.inner.object_len(object)?;
+        Ok(len.filter(|_| !lock(&self.inner.objects).is_unreadable(object)))
     }
 
-    /// Whether an object is there (see [`Store::verify_object`] for whether it is whole).
+    /// Whether an object is there, as [`Store::object_len`] says (see [`Store::verify_object`] for whether it is whole).
     ///
     /// # Errors
     /// The disk failed.
@@ -88,7 +90,8 @@ impl<D: Disk> Store<D> {
         absent(self.inner.disk.open(&path)).map_err(failed("open", &path))
     }
 
-    /// Shows every object with its size, in no particular order, in memory that does not grow with their number.
+    /// Shows every object with its size, in no particular order, in memory that does not grow with their number; those that were found
+    /// unreadable are left out, as in [`Store::object_len`].
     ///
     /// # Errors
     /// The disk failed; some may have been shown.
@@ -99,6 +102,7 @@ impl<D: Disk> Store<D> {
         let inner = &self.inner;
         let mut problem = None;
         inner.visit_object_names(&mut |object| match inner.object_len(&object) {
+            Ok(Some(_)) if lock(&inner.objects).is_unreadable(&object) => ControlFlow::Continue(()),
             Ok(Some(len)) => visitor(object, len),
             Ok(None) => ControlFlow::Continue(()),
             Err(error) => {
@@ -134,7 +138,8 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// Whether an object is there and whole. Reads it once per start, or again when `again`; a corrupt one goes to quarantine.
+    /// Whether an object is there and whole. Reads it once per start, or again when `again`; a corrupt one goes to quarantine. One that
+    /// bears the seal of the record is not read, unless `again`.
     ///
     /// # Errors
     /// The corrupt object could not be moved away.
@@ -216,7 +221,13 @@ impl<D: Disk> Inner<D> {
             }
             Err(error) => return Ok(Verdict::Unreadable(crate::explain(&error))),
         };
-        match self.hash_file(&layout::object(object)) {
+        if !again && self.believes(object) {
+            lock(&self.objects).set_verified(*object, stamp);
+            return Ok(Verdict::Good);
+        }
+        let found = self.hash_file(&layout::object(object));
+        self.is_not_only_believed(object);
+        match found {
             Ok(None) => Ok(Verdict::Missing),
             Ok(Some(found)) if found == *object => {
                 // With the stamp from before: what was changed while it was read is read again next time.
@@ -224,7 +235,10 @@ impl<D: Disk> Inner<D> {
                 Ok(Verdict::Good)
             }
             Ok(Some(_)) => self.quarantine(object),
-            Err(error) => Ok(Verdict::Unreadable(crate::explain(&error))),
+            Err(error) => {
+                lock(&self.objects).set_unreadable(*object);
+                Ok(Verdict::Unreadable(crate::explain(&error)))
+            }
         }
     }
 

@@ -52,6 +52,9 @@ impl<D: Disk> Store<D> {
             Ok(true) => notices.push("the marker and its copy differed; repaired".to_owned()),
             Err(error) => notices.push(explain(&error)),
         }
+        if let Err(error) = store.inner.make_spare() {
+            notices.push(explain(&error));
+        }
         Opened { store, notices }
     }
 }

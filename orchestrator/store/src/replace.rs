@@ -12,8 +12,17 @@ use crate::{Failed, Inner, failed, layout, lock};
 const FOLDERS_REMEMBERED_MAX: usize = 256;
 
 impl<D: Disk> Inner<D> {
-    /// Replaces a file, or creates it with the folders above it.
+    /// Replaces a file, or creates it with the folders above it. On a full storage the spare is given up for what a boot needs.
     pub(crate) fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), Failed> {
+        match self.replace_once(path, bytes) {
+            Err(error) if error.is_full() && self.give_up_spare(path)? => {
+                self.replace_once(path, bytes)
+            }
+            other => other,
+        }
+    }
+
+    fn replace_once(&self, path: &Path, bytes: &[u8]) -> Result<(), Failed> {
         let folder = layout::parent(path);
         self.make_folder(folder)?;
         let temp = folder.join(format!("{}{}", layout::TEMP_PREFIX, self.unique()));

@@ -228,7 +228,9 @@ impl<D: Disk> Inner<D> {
             // Also when it is not there: the part and what it becomes are kept from collection.
             table.lease(object, until);
         }
-        match self.verify_object(&object, false)? {
+        // Who sends it once more may know that it is damaged.
+        let again = self.is_only_believed(&object);
+        match self.verify_object(&object, again)? {
             Verdict::Good => {
                 // The upload or the process that put it there may have ended before its sync.
                 self.sync_object_name(&object)?;

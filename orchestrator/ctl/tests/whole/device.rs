@@ -189,6 +189,7 @@ impl Runtime for Pretended {
                     let exit = Exit {
                         code: 3,
                         out_of_memory: false,
+                        damaged: None,
                     };
                     answers.push(RuntimeEvent::Exited { instance, exit });
                 }
@@ -224,6 +225,9 @@ impl Jobs for RealJobs {
             } => {
                 let bad = self.store.verify_objects(&objects, again);
                 JobEvent::Verified { revision, bad }
+            }
+            Job::Seal { objects, last } => {
+                JobEvent::Sealed(self.store.seal_objects(&objects, last))
             }
             Job::Collect { keep } => JobEvent::Collected {
                 result: self

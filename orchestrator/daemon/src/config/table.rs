@@ -165,6 +165,13 @@ pub const SETTINGS: &[Setting] = &[
         "Percent of the storage that uploads leave free.",
     ),
     setting(
+        "seal-after",
+        Kind::Duration(0, 24 * HOUR),
+        "1min",
+        "How long after the start, or a commit, objects of the running revision are sealed with fs-verity and read as a whole; \
+         what is sealed is not read before it runs. 0: nothing is sealed, and every start reads all.",
+    ),
+    setting(
         "stop-timeout",
         Kind::Duration(1, HOUR),
         "30s",

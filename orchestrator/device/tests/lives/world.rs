@@ -174,6 +174,7 @@ impl Outside {
             let exit = Exit {
                 code,
                 out_of_memory: false,
+                damaged: None,
             };
             Coming::Runtime(RuntimeEvent::Exited { instance, exit })
         };
@@ -385,6 +386,9 @@ impl Rig {
                 bad: self.store.verify_objects(&objects, again),
                 revision,
             },
+            Job::Seal { objects, last } => {
+                JobEvent::Sealed(self.store.seal_objects(&objects, last))
+            }
             Job::Collect { keep } => JobEvent::Collected {
                 result: self
                     .store

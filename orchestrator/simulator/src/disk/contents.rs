@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use model::ObjectId;
 use store::disk::EntryKind;
 
 use super::Spread;
@@ -28,6 +29,9 @@ pub(super) struct File {
     pub(super) live: Arc<[u8]>,
     pub(super) durable: Arc<[u8]>,
     pub(super) modified_ms: u64,
+    /// What its bytes were when it was sealed; and durably.
+    pub(super) seal: Option<ObjectId>,
+    pub(super) durable_seal: Option<ObjectId>,
     /// How often it was damaged: the file system's own record of changes tells, as ctime does.
     pub(super) damages: u64,
     /// Bytes appended since `live` was last made whole: appending to a shared slice would copy it each time.
@@ -71,6 +75,12 @@ pub struct Contents {
     pub(super) operation: u64,
     pub(super) capacity: u64,
     pub(super) time_ms: u64,
+    /// Whether files can be sealed.
+    pub(super) seals: bool,
+    /// Bytes that somebody else has taken.
+    pub(super) filled: u64,
+    /// What a store on it is to keep as a spare.
+    pub(crate) spare_bytes: u32,
 }
 
 impl Default for Contents {
@@ -80,6 +90,9 @@ impl Default for Contents {
             operation: 0,
             capacity: 64 << 20,
             time_ms: 0,
+            seals: false,
+            filled: 0,
+            spare_bytes: 0,
         }
     }
 }
@@ -91,6 +104,16 @@ pub(super) fn parts(path: &Path) -> impl Iterator<Item = &str> {
 }
 
 impl Contents {
+    /// Files can be sealed from now on.
+    pub fn allow_seals(&mut self) {
+        self.seals = true;
+    }
+
+    /// A store on it keeps a spare from now on.
+    pub fn keep_spare(&mut self) {
+        self.spare_bytes = 16 << 10;
+    }
+
     /// How many bytes fit.
     pub fn set_capacity(&mut self, bytes: u64) {
         self.capacity = bytes;
@@ -162,11 +185,27 @@ impl Contents {
     }
 
     pub(super) fn used(&self) -> u64 {
-        let lens = self.nodes.iter().map(|node| match node {
+        let len = |node: &Node| match node {
             Node::File(file) => (file.live.len() + file.tail.len()) as u64,
             Node::Folder(_) | Node::Link(_) => 0,
-        });
-        lens.sum()
+        };
+        if self.filled == 0 {
+            // What is removed is counted until the next cut: there is room enough, and this is asked often.
+            return self.nodes.iter().map(len).sum();
+        }
+        let reachable = self.reachable();
+        let there = self
+            .nodes
+            .iter()
+            .zip(reachable)
+            .filter(|(_, reachable)| *reachable);
+        self.filled + there.map(|(node, _)| len(node)).sum::<u64>()
+    }
+
+    /// Somebody takes all the space that is free now; what is removed from now on, durably, is free again.
+    pub(super) fn fill(&mut self) {
+        self.filled = 1;
+        self.filled += self.capacity.saturating_sub(self.used());
     }
 
     pub(super) fn sync_folder(&mut self, id: Id) -> io::Result<()> {
@@ -281,6 +320,12 @@ impl Contents {
         for (id, node) in self.nodes.iter_mut().enumerate() {
             let Node::File(file) = node else { continue };
             file.settle();
+            if file.seal != file.durable_seal {
+                // It is there or not, whatever becomes of the rest.
+                let survives = reachable[id] && choose(2) == 1;
+                file.durable_seal = file.seal.filter(|_| survives);
+                file.seal = file.durable_seal;
+            }
             if Arc::ptr_eq(&file.live, &file.durable) || file.live == file.durable {
                 continue;
             }
@@ -382,6 +427,14 @@ impl Contents {
         }
     }
 
+    pub(super) fn unseal(&mut self, path: &str) {
+        if let Some(id) = self.durable_id(path)
+            && let Node::File(file) = &mut self.nodes[id]
+        {
+            (file.seal, file.durable_seal) = (None, None);
+        }
+    }
+
     pub(super) fn damage(&mut self, path: &str, bytes: Option<&[u8]>) -> bool {
         let Some(id) = self.durable_id(path) else {
             return false;
@@ -407,6 +460,20 @@ impl Contents {
             }
         }
         true
+    }
+}
+
+impl File {
+    /// What a program that reads it is given: what a seal does not stand for is an error.
+    pub(super) fn read(&mut self, checks: bool) -> io::Result<&Arc<[u8]>> {
+        let seal = self.seal.filter(|_| checks);
+        let bytes = self.settle();
+        match seal {
+            Some(seal) if ObjectId::of(bytes) != seal => Err(io::Error::other(
+                "input/output error: a sealed block differs",
+            )),
+            Some(_) | None => Ok(bytes),
+        }
     }
 }
 

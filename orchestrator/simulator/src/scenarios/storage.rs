@@ -1,11 +1,16 @@
 //! Starts on a storage that is not as usual: it takes no writes, or Pantavisor left it.
 
+use std::time::Duration;
+
 use device::handle::{Command, Request};
 use model::RevisionId;
 
-use super::{Maker, install, local};
+use super::{Maker, install, local, run};
 use crate::acts::{Act, Base};
 use crate::power::Kind;
+
+/// Soon, so that lives are short.
+const SEAL_AFTER: Duration = Duration::from_secs(2);
 
 impl Maker {
     /// Boots on a storage that takes no writes, in the middle of a trial and at rest.
@@ -47,6 +52,55 @@ impl Maker {
             let acts = [trial, boot, after, vec![Act::Wait(120_000)]].concat();
             let name = format!("a boot on a {words} storage during a trial");
             let scenario = self.add(&name, &updated, &[&added.software], acts, &next);
+            scenario.plain_only = true;
+        }
+    }
+
+    /// A container has filled the storage; the reset makes room.
+    pub(super) fn reset_on_full(&mut self, base: &Base, words: &str, reset: &Act) {
+        let mut base = base.clone();
+        base.contents.keep_spare();
+        let acts = vec![Act::Fill, reset.clone(), Act::Wait(60_000)];
+        let name = format!("reset on a full storage that {words} volumes");
+        self.add(&name, &base, &[], acts, &RevisionId::factory());
+    }
+
+    /// Objects are sealed, and believed by the next start; one that rots is found soon after it.
+    pub(super) fn sealed(&mut self) {
+        let (zero, first, next) = (RevisionId::factory(), local("first"), local("next"));
+        let (good, added) = (self.variant("good"), self.variant("adds a container"));
+        let mut base = self.updated.clone();
+        base.contents.allow_seals();
+        let passes = Act::Wait(10_000);
+
+        let update = [install(&next, &added.software), run(&next)].concat();
+        let acts = [vec![passes.clone()], update, vec![passes.clone()]].concat();
+        let name = "objects are sealed";
+        let scenario = self.add(name, &base, &[&added.software], acts.clone(), &next);
+        scenario.life.settings.seal_after = SEAL_AFTER;
+        scenario.two_cuts = true;
+        let restarts = vec![Act::Kill, passes.clone(), Act::Cut, passes.clone()];
+        let acts = [acts, restarts].concat();
+        let name = "sealed objects are believed";
+        let scenario = self.add(name, &base, &[&added.software], acts, &next);
+        scenario.life.settings.seal_after = SEAL_AFTER;
+        scenario.plain_only = true;
+
+        let object = good.software.objects.last().expect("it has objects").0;
+        for (damage, name) in [
+            (Act::Damage(object, true), "a sealed object rots"),
+            (Act::Damage(object, false), "a sealed object is lost"),
+            (Act::Rewrite(object), "an object rots that lost its seal"),
+        ] {
+            let acts = vec![
+                passes.clone(),
+                Act::Cut,
+                damage,
+                Act::Wait(60_000),
+                Act::MustRun(zero.clone()),
+            ];
+            let scenario = self.add(name, &base, &[], acts, &first);
+            scenario.life.settings.seal_after = SEAL_AFTER;
             scenario.plain_only = true;
         }
     }
