@@ -11,4 +11,5 @@ mod pantavisor_containers;
 mod plans;
 mod sick;
 mod sockets;
+mod takeover;
 mod updates;

@@ -64,6 +64,14 @@ impl Device {
     /// # Panics
     /// When it does not answer within 30 s.
     pub fn start_with(settings: &[(&str, &str)]) -> Self {
+        Self::start_on(settings, |_| {})
+    }
+
+    /// Starts a device on a storage that somebody else has filled: `fill` is given its folder, which is there and empty.
+    ///
+    /// # Panics
+    /// When it does not answer within 30 s.
+    pub fn start_on(settings: &[(&str, &str)], fill: impl FnOnce(&Path)) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("cx-")
             .tempdir()
@@ -91,6 +99,8 @@ impl Device {
             process: None,
             socket,
         };
+        fs::create_dir(device.storage()).expect("a folder");
+        fill(&device.storage());
         device.spawn();
         device.wait_until_it_answers();
         device
