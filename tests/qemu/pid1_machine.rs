@@ -122,7 +122,9 @@ impl Device {
     pub(crate) fn fill(&self, revision: &Revision<'_>, uuid: &str) {
         let (factory, storage) = (
             self.folder.path().join("factory"),
-            self.folder.path().join("storage"),
+            self.folder
+                .path()
+                .join(format!("storage-{}", revision.name)),
         );
         revision.write(&factory);
         let made = Command::new(binary("coxswain"))

@@ -1,11 +1,12 @@
 //! What coxswain as the init makes of a storage that is damaged, that fails while it runs, that takes no writes; of a root that was there
-//! before it; of the modes of the watchdog; of a kernel that was loaded with kexec. Three boots and the beginning of a fourth.
+//! before it; of the modes of the watchdog; of a turn of the loop that is longer than it waits; of a kernel that was loaded with kexec. Four
+//! boots and the beginning of a fifth.
 
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use acceptance::image::{binary, busybox};
+use acceptance::image::{binary, busybox, object};
 use acceptance::manifest::Manifest;
 use serde_json::{Value, json};
 
@@ -19,6 +20,13 @@ const NORMAL: &str = "loglevel=7 coxswain.storage-device=LABEL=storage coxswain.
      coxswain.watchdog-timeout=60s";
 const WATCHDOG: &str = "cat /sys/class/watchdog/watchdog0/state";
 const ARMED: &str = "watchdog: Software Watchdog resets the machine after 60 s";
+
+/// A boot partition that takes so many bytes a second; what is copied there beside the kernel (8 MB): for twice as long as
+/// the watchdog waits.
+const THROTTLE: &str = "throttling.bps-write=1500000";
+const INITRD_BYTES: usize = 8 << 20;
+const WAITS: &str = "coxswain.watchdog-timeout=5s";
+const COPIED_MIN: u64 = 8;
 
 /// `/init` of somebody else's initramfs, as distributions have it: it mounts the root and goes there.
 const EARLY: &str = "#!/bin/busybox sh
@@ -92,6 +100,23 @@ fn a_storage_may_be_damaged_fail_or_take_no_writes() {
     damaged_and_then_failing(&device);
     mended_below_another_root(&device);
     takes_no_writes(&device, &vmlinuz);
+
+    let linux = object(&std::fs::read(&vmlinuz).expect("the kernel"));
+    let initrd = object(&vec![7; INITRD_BYTES]);
+    let large = sleeper("large")
+        .key("bsp/linux", json!(linux.sha256))
+        .key("bsp/initrd", json!(initrd.sha256))
+        .key(
+            "bsp/run.json",
+            json!({"linux": "linux", "initrd": "initrd"}),
+        );
+    let large = Revision {
+        name: "large",
+        manifest: &large,
+        images: &[&image, &linux, &initrd],
+    };
+    device.fill(&large, UUID);
+    a_long_turn(&device, folder.path());
 }
 
 fn compile(text: &str, to: &Path) {
@@ -209,4 +234,44 @@ fn takes_no_writes(device: &Device, vmlinuz: &Path) {
     says(&said[end..], "kexec_core: Starting new kernel");
     says(&said[end..], "by.kexec");
     says(&said[end..], "Unable to mount root fs");
+}
+
+/// The boot loader's entry is damaged, so the start writes it anew, and puts the kernel beside it: in the loop's thread, in one turn.
+fn a_long_turn(device: &Device, folder: &Path) {
+    let disk = folder.join("boot");
+    let junk = folder.join("coxswain.conf");
+    std::fs::write(&junk, "junk").expect("a file");
+    let image = disk.to_str().expect("UTF-8");
+    let junk = junk.to_str().expect("UTF-8");
+    for words in [
+        &["mkfs.vfat", "-C", image, "65536"][..],
+        &["mmd", "-i", image, "::loader", "::loader/entries"],
+        &["mcopy", "-i", image, junk, "::loader/entries/"],
+    ] {
+        let done = Command::new(words[0]).args(&words[1..]).output();
+        let done = done.expect("dosfstools and mtools are installed (tests/packages test)");
+        assert!(done.status.success(), "{words:?}");
+    }
+    let words = format!(
+        "{NORMAL} {WAITS} coxswain.bootloader=systemd-boot coxswain.bootloader-path=/run/boot \
+         coxswain.bootloader-device=/dev/vdb coxswain.booted=0 {CONSOLE}"
+    );
+    let drive = format!("file={image},format=raw,if=virtio,{THROTTLE}");
+    // A clock that counts instructions: a machine that is starved of its processor is not reset for it.
+    let options = ["-drive", &drive, "-icount", "shift=2,sleep=on"];
+    let mut guest = device.boot(&words, &options);
+    container(&mut guest);
+    let told = "date -r /run/boot/loader/entries/coxswain.conf +%s; date -r /run/boot/coxswain +%s";
+    let times = guest.must(told);
+    let mut times = times
+        .lines()
+        .map(|time| time.parse::<u64>().expect("seconds"));
+    let (end, begin) = (
+        times.next().expect("two times"),
+        times.next().expect("two times"),
+    );
+    println!("a turn of {} s below a watchdog of 5 s", end - begin);
+    assert!(end - begin >= COPIED_MIN, "{}", guest.console());
+    guest.must("grep -q coxswain.booted=0 /run/boot/loader/entries/coxswain.conf");
+    assert_eq!(guest.must(WATCHDOG), "active");
 }
