@@ -102,6 +102,7 @@ fn a_large_object_over_a_link_that_breaks() {
     );
     assert!(breaks >= length / BREAK_AFTER);
     assert!(taken * 50 <= length * 51, "{taken} bytes for {length}");
+    assert!(sent * 50 <= length * 51, "{sent} sent for {length}");
     assert!(peak <= MEMORY_KB_MAX, "{peak} kB");
     assert!(took < Duration::from_secs(1200));
 }

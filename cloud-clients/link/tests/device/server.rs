@@ -118,8 +118,12 @@ impl Server {
             stream.set_nonblocking(false).expect("a socket");
             open.extend(stream.try_clone());
             let server = self.clone();
-            // The other end going away is what is tested.
-            std::thread::spawn(move || server.greet(stream).ok());
+            std::thread::spawn(move || {
+                let end = stream.try_clone().expect("a socket");
+                // The other end going away is what is tested; it is told of this end although `open` still has it.
+                server.greet(stream).ok();
+                end.shutdown(std::net::Shutdown::Both).ok();
+            });
         }
     }
 
