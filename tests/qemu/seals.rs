@@ -1,7 +1,7 @@
 //! Objects sealed with fs-verity, on ext4 with a real kernel: the next start does not read them, nobody can write to them, and a block that
 //! rots is found soon after the start, which is then gone through again.
 //!
-//! `SEAL_MIB`: size of what the factory's revision holds (default 48).
+//! `SEAL_MIB`: size of what the factory's revision holds (default 32).
 
 use std::fs;
 use std::os::unix::fs::FileExt as _;
@@ -133,7 +133,7 @@ fn sealed_objects_are_not_read_and_one_that_rots_is_found() {
         drop(crate::bench(&[]));
         return;
     }
-    let mib: usize = std::env::var("SEAL_MIB").map_or(48, |text| text.parse().expect("a number"));
+    let mib: usize = std::env::var("SEAL_MIB").map_or(32, |text| text.parse().expect("a number"));
     let image = busybox(&[("etc/sealed", "sealed")]);
     let large: Vec<Image> = (0..mib.div_ceil(LARGE >> 20))
         .map(|number| noise(&format!("large {number}"), LARGE))
