@@ -145,7 +145,11 @@ impl<D: Disk + fmt::Debug> SystemdBoot<D> {
 impl<D: Disk + fmt::Debug> Environment for SystemdBoot<D> {
     fn read(&self) -> Found {
         let mut notices = Vec::new();
-        let committed = self.entry(COMMITTED, &mut notices).unwrap_or(None);
+        // Nobody but us writes it, and the image builder did first: one that is gone was lost.
+        let committed = self.entry(COMMITTED, &mut notices).unwrap_or_else(|_| {
+            notices.push(format!("there is no boot entry {ENTRIES}/{COMMITTED}"));
+            None
+        });
         let trials = self.trials(&mut notices).unwrap_or_else(|error| {
             notices.push(format!("the folder {ENTRIES} cannot be read: {error}"));
             Vec::new()
