@@ -27,6 +27,8 @@ const FILE_MODE: Mode = Mode::from_raw_mode(0o600);
 const DIR_MODE: Mode = Mode::from_raw_mode(0o755);
 /// A file that is read whole gets a buffer of at most this size before its length is believed.
 const READ_AHEAD_BYTES: usize = 64 << 10;
+/// `MSDOS_SUPER_MAGIC`, of vfat too.
+const FAT: rustix::fs::FsWord = 0x4D44;
 
 /// A storage root on a file system of the machine.
 #[derive(Debug)]
@@ -34,6 +36,8 @@ pub struct LinuxDisk {
     root: OwnedFd,
     /// Whether the kernel knows `openat2`.
     beneath: bool,
+    /// Whether it is FAT: there a file's length and place stand in its folder, and go to the disk with the file, not with the folder.
+    is_fat: bool,
 }
 
 impl LinuxDisk {
@@ -47,7 +51,12 @@ impl LinuxDisk {
         let probe = rustix::fs::openat2(&root, ".", flags, Mode::empty(), ResolveFlags::BENEATH);
         // Old container run times answer calls that they do not know with "not permitted".
         let beneath = !matches!(probe, Err(Errno::NOSYS | Errno::PERM));
-        Ok(Self { root, beneath })
+        let is_fat = rustix::fs::fstatfs(&root).is_ok_and(|found| found.f_type == FAT);
+        Ok(Self {
+            root,
+            beneath,
+            is_fat,
+        })
     }
 
     /// Takes the storage for this process until the disk is dropped. Two orchestrators on one storage would undo each other's work.
@@ -266,6 +275,11 @@ impl Disk for LinuxDisk {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        if self.is_fat {
+            // A renamed file's new entry would say where it begins only later, and its old one is gone already. This writes it; what
+            // follows empties the device's cache.
+            if_done(rustix::fs::syncfs(&self.root))?;
+        }
         Ok(if_done(rustix::fs::fsync(self.open_dir(path)?))?)
     }
 
