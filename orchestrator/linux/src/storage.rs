@@ -62,11 +62,12 @@ pub fn mount_writable(device: &Path, target: &Path, kind: &str) -> Result<(), Mo
 }
 
 /// Mounts a boot partition: FAT, which knows no owners, so that only root may read it. It becomes read-only when an error is found in it.
+/// Entries go to the disk at once (`dirsync`): a rename writes the new one, with where the file begins, before the old one goes.
 ///
 /// # Errors
 /// [`MountError::Mount`].
 pub fn mount_boot(device: &Path, target: &Path) -> Result<(), MountError> {
-    let flags = SAFE | MountFlags::NOEXEC;
+    let flags = SAFE | MountFlags::NOEXEC | MountFlags::DIRSYNC;
     let options = "umask=0077,shortname=mixed,errors=remount-ro";
     attempt(device, target, "vfat", (flags, options))
 }
