@@ -468,6 +468,7 @@ pub static ROUTES: &[Route] = &[
             Code::NoAction,
             Code::BadAction,
             Code::WrongStatus,
+            Code::UpdateInProgress,
             Code::NotReady,
             Code::Claimed,
         ]),

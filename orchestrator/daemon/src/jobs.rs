@@ -50,10 +50,10 @@ fn carry_out<D: Disk>(store: &Store<D>, job: Job) -> JobEvent {
         Job::Verify {
             revision,
             objects,
-            again,
+            reading,
         } => {
             let begun = Instant::now();
-            let bad = store.verify_objects(&objects, again);
+            let bad = store.verify_objects(&objects, reading);
             let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
             tracing::info!(%revision, objects = objects.len(), ms, "verified");
             JobEvent::Verified { revision, bad }

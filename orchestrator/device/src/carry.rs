@@ -12,7 +12,7 @@ use lifecycle::update::{self, Effect, Failing, Refused, Write};
 use model::failure::Failure;
 use model::marker::Marker;
 use model::{Instant, Manifest, Progress, RevisionId, State};
-use store::{MarkerError, RevisionError, explain};
+use store::{MarkerError, Reading, RevisionError, explain};
 
 use crate::device::{Device, Stage};
 use crate::handle::{Answer, Refusal};
@@ -111,12 +111,12 @@ impl<W: World> Device<W> {
             Ok(manifest) => {
                 let objects = objects_of(&manifest);
                 self.verifications += 1;
-                // What was verified since the start and has not been written to is not read once more: a small change to a large
-                // revision would wait for all of it.
+                // What was read since the start and has not been written to is not read once more: a small change to a large
+                // revision would wait for all of it. A seal alone is not enough to begin something new.
                 self.ports.jobs.submit(Job::Verify {
                     revision,
                     objects,
-                    again: false,
+                    reading: Reading::Once,
                 });
             }
             Err(error) => {

@@ -3,7 +3,7 @@
 use model::failure::{BadObject, Pressure};
 use model::{Instant, ObjectId, RevisionId, WallTime};
 
-pub use store::Sealing;
+pub use store::{Reading, Sealing};
 
 pub use lifecycle::runtime::{
     Condition, Ending, Exit, Found, Instance, RuntimeCommand, RuntimeEvent, StartSpec,
@@ -57,14 +57,14 @@ pub trait Runtime {
 /// Long work on the storage. Answers come back later as [`JobEvent`]s; jobs may run at the same time as the loop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Job {
-    /// Read and hash these objects (objects verified since the start are not read again when `again` is false).
+    /// Verify these objects.
     Verify {
         /// Told back.
         revision: RevisionId,
         /// Each with the key that needs it.
         objects: Vec<(ObjectId, String)>,
-        /// Read also what was verified since the start.
-        again: bool,
+        /// What need not be read.
+        reading: Reading,
     },
     /// Seal these objects where the file system can, and read each as a whole.
     Seal {

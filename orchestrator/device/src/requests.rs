@@ -460,6 +460,13 @@ impl<W: World> Device<W> {
     }
 
     fn control(&mut self, container: &ContainerName, action: Action) -> Result<(), Refusal> {
+        // A trial without one of its containers proves nothing about it, and would be committed all the same.
+        if action == Action::Stop
+            && let Some(trial) = self.update().and_then(|up| up.marker().trial.as_ref())
+        {
+            let trial = trial.revision.clone();
+            return Err(Refusal::UpdateInProgress { trial });
+        }
         let wanted = match action {
             Action::Start => containers::Action::Start,
             Action::Stop => containers::Action::Stop,

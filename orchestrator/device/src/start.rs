@@ -13,8 +13,8 @@ use lifecycle::containers::{Containers, Mode, Target};
 use lifecycle::plan::Plan;
 use lifecycle::update::{self, Effect, Running, Update, Write};
 use model::failure::BadObject;
-use model::{Instant, Manifest, ObjectId, Progress, RevisionId};
-use store::{RevisionError, explain};
+use model::{Instant, Manifest, Marker, ObjectId, Progress, RevisionId};
+use store::{Reading, RevisionError, explain};
 
 use crate::carry::objects_of;
 use crate::device::{Device, Stage};
@@ -23,6 +23,22 @@ use crate::settings::Settings;
 
 /// What could not be taken up at the start is tried again after this.
 const AGAIN: Duration = Duration::from_secs(5);
+
+/// A start believes seals about what the marker names; what it shall name instead is read, as before a trial.
+fn reading(decision: &Decision, marker: Option<&Marker>) -> Reading {
+    let Decision::Verify(wanted) = decision else {
+        return Reading::Once;
+    };
+    let is_named = marker.is_some_and(|marker| {
+        let trial = marker.trial.as_ref().map(|trial| &trial.revision);
+        [marker.committed.as_ref(), trial].contains(&Some(wanted))
+    });
+    if is_named {
+        Reading::Believing
+    } else {
+        Reading::Once
+    }
+}
 
 impl<W: World> Device<W> {
     /// Reads the storage and begins to choose.
@@ -110,7 +126,9 @@ impl<W: World> Device<W> {
             let Stage::Booting(facts) = &self.stage else {
                 return;
             };
-            match boot::decide(facts) {
+            let decision = boot::decide(facts);
+            let reading = reading(&decision, facts.marker.as_ref());
+            match decision {
                 Decision::Verify(revision) => match self.manifest(&revision) {
                     Ok(manifest) => {
                         let objects = objects_of(&manifest);
@@ -118,7 +136,7 @@ impl<W: World> Device<W> {
                         self.ports.jobs.submit(Job::Verify {
                             revision,
                             objects,
-                            again: false,
+                            reading,
                         });
                         return;
                     }

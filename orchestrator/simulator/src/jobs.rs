@@ -59,11 +59,11 @@ impl Jobs {
             Job::Verify {
                 revision,
                 objects,
-                again,
+                reading,
             } => match objects.get(work.done) {
                 Some(object) => {
                     if self.bug != Bug::VerifiesNothing {
-                        let bad = store.verify_objects(std::slice::from_ref(object), *again);
+                        let bad = store.verify_objects(std::slice::from_ref(object), *reading);
                         work.bad.extend(bad);
                     }
                     work.done += 1;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use linux::disk::LinuxDisk;
 use model::{Instant, ObjectId, Progress, RevisionId, State};
 use store::disk::{Disk, EntryKind, ReadFile as _, WriteFile as _};
-use store::{Begun, HashedUpload, NewRevision, Options, Store, UploadError, Verdict};
+use store::{Begun, HashedUpload, NewRevision, Options, Reading, Store, UploadError, Verdict};
 
 fn p(path: &str) -> &Path {
     Path::new(path)
@@ -313,11 +313,11 @@ fn uploads_on_the_machine() {
     std::fs::remove_file(&path).unwrap();
     std::fs::write(&path, b"rotten").unwrap();
     assert_eq!(
-        store.verify_object(&object, true).unwrap(),
+        store.verify_object(&object, Reading::Always).unwrap(),
         Verdict::Corrupt
     );
     assert_eq!(
-        store.verify_object(&object, false).unwrap(),
+        store.verify_object(&object, Reading::Once).unwrap(),
         Verdict::Missing
     );
 }
@@ -344,7 +344,10 @@ fn many_uploads_of_one_object_at_once() {
             );
         }
     });
-    assert_eq!(store.verify_object(&object, true).unwrap(), Verdict::Good);
+    assert_eq!(
+        store.verify_object(&object, Reading::Always).unwrap(),
+        Verdict::Good
+    );
     let parts = std::fs::read_dir(folder.path().join("objects/.incoming")).unwrap();
     assert_eq!(parts.count(), 0);
     assert!(store.uploads().is_empty());

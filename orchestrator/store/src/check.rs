@@ -10,17 +10,20 @@ use model::failure::BadObject;
 use model::{Manifest, Marker, ObjectId, Progress, RevisionId, State, limits};
 
 use crate::disk::{Disk, EntryKind};
-use crate::objects::{Hasher, Verdict, read_through};
+use crate::objects::{Hasher, Reading, Verdict, read_through};
 use crate::revisions::PROGRESS_BYTES_MAX;
 use crate::{Failed, Store, absent, explain, failed, layout, marker, takeover};
 
 impl<D: Disk> Store<D> {
-    /// Verifies objects, each with the manifest key that needs it, and tells those that cannot be used. What was verified since the
-    /// start is not read again unless `again`.
-    pub fn verify_objects(&self, objects: &[(ObjectId, String)], again: bool) -> Vec<BadObject> {
+    /// Verifies objects, each with the manifest key that needs it, and tells those that cannot be used.
+    pub fn verify_objects(
+        &self,
+        objects: &[(ObjectId, String)],
+        reading: Reading,
+    ) -> Vec<BadObject> {
         let mut bad = Vec::new();
         for (object, key) in objects {
-            let problem = match self.verify_object(object, again) {
+            let problem = match self.verify_object(object, reading) {
                 Ok(Verdict::Good) => continue,
                 Ok(Verdict::Missing) => "missing".to_owned(),
                 Ok(Verdict::Corrupt) => "corrupt".to_owned(),

@@ -42,7 +42,7 @@ pub use failures::FailureError;
 pub use leases::Active;
 pub use marker::{MarkerError, MarkerRead};
 pub use metadata::{MetaError, MetaMap};
-pub use objects::{Hasher, RemoveError, Verdict};
+pub use objects::{Hasher, Reading, RemoveError, Verdict};
 pub use open::Opened;
 pub use revisions::{NewRevision, RevisionEntry, RevisionError};
 pub use seals::Sealing;

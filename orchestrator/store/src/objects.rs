@@ -51,6 +51,18 @@ pub enum Verdict {
     Unreadable(String),
 }
 
+/// When an object counts as verified without being read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// When its file bears the seal of the record, or it was read since the start: for what the marker names already, so that a start
+    /// is quick.
+    Believing,
+    /// When it was read since the start: for what is to be relied on anew.
+    Once,
+    /// Never.
+    Always,
+}
+
 /// Why an object was not removed.
 #[derive(Debug, thiserror::Error)]
 pub enum RemoveError {
@@ -138,13 +150,12 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// Whether an object is there and whole. Reads it once per start, or again when `again`; a corrupt one goes to quarantine. One that
-    /// bears the seal of the record is not read, unless `again`.
+    /// Whether an object is there and whole. A corrupt one goes to quarantine.
     ///
     /// # Errors
     /// The corrupt object could not be moved away.
-    pub fn verify_object(&self, object: &ObjectId, again: bool) -> Result<Verdict, Failed> {
-        self.inner.verify_object(object, again)
+    pub fn verify_object(&self, object: &ObjectId, reading: Reading) -> Result<Verdict, Failed> {
+        self.inner.verify_object(object, reading)
     }
 }
 
@@ -205,9 +216,20 @@ impl<D: Disk> Inner<D> {
             .map(|found| found.stamp))
     }
 
-    pub(crate) fn verify_object(&self, object: &ObjectId, again: bool) -> Result<Verdict, Failed> {
+    pub(crate) fn verify_object(
+        &self,
+        object: &ObjectId,
+        reading: Reading,
+    ) -> Result<Verdict, Failed> {
+        let known_suffices = match reading {
+            Reading::Believing => true,
+            Reading::Once => !self.is_only_believed(object),
+            Reading::Always => false,
+        };
         let stamp = match self.object_stamp(object) {
-            Ok(stamp @ Some(_)) if !again && lock(&self.objects).verified(object) == stamp => {
+            Ok(stamp @ Some(_))
+                if known_suffices && lock(&self.objects).verified(object) == stamp =>
+            {
                 return Ok(Verdict::Good);
             }
             // From here on "verified" means: by somebody else meanwhile.
@@ -221,7 +243,7 @@ impl<D: Disk> Inner<D> {
             }
             Err(error) => return Ok(Verdict::Unreadable(crate::explain(&error))),
         };
-        if !again && self.believes(object) {
+        if reading == Reading::Believing && self.believes(object) {
             lock(&self.objects).set_verified(*object, stamp);
             return Ok(Verdict::Good);
         }

@@ -13,7 +13,7 @@ use model::ObjectId;
 use model::failure::BadObject;
 
 use crate::disk::{Disk, Seal};
-use crate::objects::Verdict;
+use crate::objects::{Reading, Verdict};
 use crate::{Failed, Inner, Store, absent, explain, failed, layout, lock};
 
 /// Bytes of the record that are read: some 200 for each object.
@@ -110,7 +110,7 @@ impl<D: Disk> Inner<D> {
             return Ok(Outcome::Done);
         };
         // Only now: what is read is what the seal stands for, so the hash and the seal belong together.
-        match self.verify_object(object, true)? {
+        match self.verify_object(object, Reading::Always)? {
             Verdict::Good => {
                 let mut seals = lock(&self.seals);
                 seals.believed.remove(object);

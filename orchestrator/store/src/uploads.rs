@@ -15,7 +15,7 @@ use model::{Instant, ObjectId};
 
 use crate::disk::{Disk, EntryKind, WriteFile as _};
 use crate::leases::Active;
-use crate::objects::{Hasher, Verdict, read_through};
+use crate::objects::{Hasher, Reading, Verdict, read_through};
 use crate::{Failed, Inner, Store, absent, failed, is_full, layout, lock};
 
 /// Bytes after which write-back is started, so that the sync at the end is short.
@@ -229,8 +229,7 @@ impl<D: Disk> Inner<D> {
             table.lease(object, until);
         }
         // Who sends it once more may know that it is damaged.
-        let again = self.is_only_believed(&object);
-        match self.verify_object(&object, again)? {
+        match self.verify_object(&object, Reading::Once)? {
             Verdict::Good => {
                 // The upload or the process that put it there may have ended before its sync.
                 self.sync_object_name(&object)?;

@@ -346,6 +346,28 @@ fn containers_can_be_controlled_and_unless_stopped_is_remembered() {
 }
 
 #[test]
+fn no_container_is_stopped_out_of_a_trial() {
+    let mut rig = Rig::new(Settings::default());
+    rig.put("locals/one", &[("a", "run", "")]);
+    rig.run("locals/one").unwrap();
+    rig.advance(1000);
+    let control = |rig: &mut Rig, action| {
+        let container = "a".parse().unwrap();
+        rig.ask(Request::Control { container, action })
+    };
+    let refused = control(&mut rig, Action::Stop);
+    assert!(
+        matches!(&refused, Err(Refusal::UpdateInProgress { trial }) if trial.as_str() == "locals/one"),
+        "{refused:?}"
+    );
+    control(&mut rig, Action::Restart).unwrap();
+    rig.advance(60_000);
+    control(&mut rig, Action::Stop).unwrap();
+    rig.advance(1000);
+    assert_eq!(rig.statuses(), "a=STOPPED");
+}
+
+#[test]
 fn a_run_time_that_goes_away_loses_nothing() {
     let mut rig = settled();
     let pids = (rig.pid("db"), rig.pid("web"));

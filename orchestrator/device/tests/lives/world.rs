@@ -381,9 +381,9 @@ impl Rig {
             Job::Verify {
                 revision,
                 objects,
-                again,
+                reading,
             } => JobEvent::Verified {
-                bad: self.store.verify_objects(&objects, again),
+                bad: self.store.verify_objects(&objects, reading),
                 revision,
             },
             Job::Seal { objects, last } => {

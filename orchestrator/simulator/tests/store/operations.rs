@@ -10,7 +10,7 @@ use model::marker::Trial;
 use model::metadata::{MetaKey, MetaKind};
 use model::{Marker, ObjectId, Progress, RevisionId, State, WallTime};
 use store::disk::{Disk as _, WriteFile as _};
-use store::{Begun, HashedUpload, NewRevision, Options, UploadError};
+use store::{Begun, HashedUpload, NewRevision, Options, Reading, UploadError};
 
 use crate::broken::Bug;
 use crate::lives::{Explorer, LATER, Operation, Seen, TestStore};
@@ -231,7 +231,7 @@ fn upload_over_corrupt(store: &TestStore, seen: &mut Seen) -> bool {
 
 fn verify_corrupt(store: &TestStore, seen: &mut Seen) -> bool {
     let object = ObjectId::of(ONE);
-    let bad = store.verify_objects(&[(object, "web/root".to_owned())], true);
+    let bad = store.verify_objects(&[(object, "web/root".to_owned())], Reading::Always);
     let quarantined = store.has_object(&object).is_ok_and(|has| !has);
     assert!(!bad.is_empty(), "a corrupt object is never said to be good");
     seen.done.insert("verified");
