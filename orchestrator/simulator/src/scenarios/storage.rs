@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use device::handle::{Command, Request};
-use model::RevisionId;
+use model::{ObjectId, RevisionId};
 
 use super::{Maker, install, local, run};
 use crate::acts::{Act, Base};
@@ -83,6 +83,32 @@ impl Maker {
         let acts = [acts, restarts].concat();
         let name = "sealed objects are believed";
         let scenario = self.add(name, &base, &[&added.software], acts, &next);
+        scenario.life.settings.seal_after = SEAL_AFTER;
+        scenario.plain_only = true;
+
+        // A seal is not enough to try a revision again: what rotted since is read before the marker names it.
+        let known = |object: &ObjectId| good.software.objects.iter().any(|(one, _)| one == object);
+        let mut objects = added.software.objects.iter().map(|(object, _)| *object);
+        let only_next = objects.find(|object| !known(object));
+        let only_next = only_next.expect("a container was added");
+        let acts = [
+            install(&next, &added.software),
+            run(&next),
+            vec![passes.clone()],
+            run(&first),
+            vec![
+                Act::Wait(60_000),
+                Act::Cut,
+                Act::Damage(only_next, true),
+                Act::Wait(5000),
+                Act::MustRun(first.clone()),
+            ],
+            run(&next),
+            vec![Act::Wait(60_000)],
+        ]
+        .concat();
+        let name = "a sealed object rots of a revision that is tried again";
+        let scenario = self.add(name, &base, &[&added.software], acts, &first);
         scenario.life.settings.seal_after = SEAL_AFTER;
         scenario.plain_only = true;
 
