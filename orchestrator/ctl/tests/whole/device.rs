@@ -221,9 +221,9 @@ impl Jobs for RealJobs {
             Job::Verify {
                 revision,
                 objects,
-                again,
+                reading,
             } => {
-                let bad = self.store.verify_objects(&objects, again);
+                let bad = self.store.verify_objects(&objects, reading);
                 JobEvent::Verified { revision, bad }
             }
             Job::Seal { objects, last } => {
