@@ -2,12 +2,17 @@
 //! console. Killed when it is dropped.
 
 use std::fs;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use acceptance::http::Socket;
 use acceptance::image::binary;
+use acceptance::power::disk::{Cut, Disk, Fuse, serve};
+use acceptance::power::moments::Moments;
+use rustix::process::Pid;
 use serde_json::Value;
 
 use crate::built::{Chain, top};
@@ -24,17 +29,40 @@ pub(crate) struct Machine {
     /// Its control socket.
     pub(crate) socket: Socket,
     socket_path: PathBuf,
+    /// Serves its disk, if that is one that loses what was not flushed.
+    disk: Option<JoinHandle<Disk>>,
+    fuse: Fuse,
 }
 
 impl Machine {
     /// Switches a machine with this disk on.
     pub(crate) fn on(chain: Chain, disk: &Path) -> Self {
-        let console = disk.with_extension("console");
-        let socket_path = disk.with_extension("sock");
+        Self::with(chain, disk, "--disk", disk)
+    }
+
+    /// Switches a machine on whose disk loses what was not flushed.
+    pub(crate) fn on_volatile(chain: Chain, disk: Disk) -> Self {
+        let place = disk.path().to_owned();
+        let served = place.with_extension("nbd");
+        fs::remove_file(&served).ok();
+        let listener = UnixListener::bind(&served).expect("a socket for the disk");
+        listener.set_nonblocking(true).expect("a socket of our own");
+        let mut machine = Self::with(chain, &place, "--nbd", &served);
+        let (stream, _) = machine.wait("QEMU asks for its disk", |_| listener.accept().ok());
+        stream.set_nonblocking(false).expect("a socket of our own");
+        // `rootfs/run` has become QEMU.
+        let qemu = Pid::from_child(&machine.qemu);
+        machine.disk = Some(serve(stream, disk, qemu, machine.fuse.clone()));
+        machine
+    }
+
+    fn with(chain: Chain, place: &Path, option: &str, disk: &Path) -> Self {
+        let console = place.with_extension("console");
+        let socket_path = place.with_extension("sock");
         let program = binary("bridge");
         let qemu = Command::new(top().join("rootfs/run"))
             .arg(chain.arch())
-            .args(["--disk".as_ref(), disk])
+            .args([option.as_ref(), disk])
             .args(["--console".as_ref(), console.as_path()])
             .args(["--socket".as_ref(), socket_path.as_path()])
             .env(
@@ -50,6 +78,8 @@ impl Machine {
             started: Instant::now(),
             socket: Socket::new(&socket_path),
             socket_path,
+            disk: None,
+            fuse: Fuse::default(),
         }
     }
 
@@ -153,26 +183,74 @@ impl Machine {
     /// # Panics
     /// When it fails.
     pub(crate) fn coxctl(&self, words: &[&str]) -> String {
+        let said = self.try_coxctl(words);
+        said.unwrap_or_else(|why| panic!("coxctl {words:?}: {why}\n{}", self.console_end()))
+    }
+
+    /// The same on a machine that may go away meanwhile.
+    fn try_coxctl(&self, words: &[&str]) -> Result<String, String> {
         let output = Command::new(binary("coxctl"))
             .arg("--socket")
             .arg(&self.socket_path)
             .args(words)
             .output()
             .expect("coxctl starts");
-        assert!(
-            output.status.success(),
-            "coxctl {words:?}: {}{}\n{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr),
-            self.console_end()
-        );
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        if output.status.success() {
+            return Ok(said);
+        }
+        let errors = String::from_utf8_lossy(&output.stderr);
+        Err(format!("{said}{errors}"))
     }
 
     /// Installs a working folder under this name and runs it.
     pub(crate) fn run(&self, folder: &Path, name: &str) {
+        let said = self.try_run(folder, name);
+        said.unwrap_or_else(|why| panic!("{name}: {why}\n{}", self.console_end()));
+    }
+
+    /// The same on a machine that may go away meanwhile.
+    pub(crate) fn try_run(&self, folder: &Path, name: &str) -> Result<(), String> {
         let folder = folder.to_str().expect("a temporary folder's path is text");
-        self.coxctl(&["install", folder, "--name", name, "--run"]);
+        self.try_coxctl(&["install", folder, "--name", name, "--run"])
+            .map(drop)
+    }
+
+    /// What cuts its power at a flush of its disk.
+    pub(crate) fn fuse(&self) -> &Fuse {
+        &self.fuse
+    }
+
+    /// Whether the fuse has blown, or QEMU has ended by itself.
+    pub(crate) fn is_off(&self) -> bool {
+        self.disk.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// The power goes, unless the fuse has blown before; what became of the disk.
+    pub(crate) fn cut_volatile(mut self, moments: &mut Moments) -> (Disk, Cut) {
+        let mut disk = self
+            .end()
+            .expect("it has such a disk, and its thread ends with QEMU");
+        let cut = disk.cut(moments);
+        (disk, cut)
+    }
+
+    /// The same when it has switched itself off in order: the disk does so too.
+    pub(crate) fn wait_for_end_volatile(mut self) -> Disk {
+        let end = Instant::now() + LIMIT;
+        while !self.is_off() {
+            assert!(
+                Instant::now() < end,
+                "it still runs\n{}",
+                self.console_end()
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let mut disk = self
+            .end()
+            .expect("it has such a disk, and its thread ends with QEMU");
+        disk.settle();
+        disk
     }
 
     /// Waits until it has switched itself off.
@@ -201,10 +279,13 @@ impl Machine {
         self.end();
     }
 
-    fn end(&mut self) {
+    fn end(&mut self) -> Option<Disk> {
         // `rootfs/run` has become QEMU. It may have ended by itself.
         self.qemu.kill().ok();
+        // It may still want to kill QEMU, which must not have been reaped then.
+        let disk = self.disk.take().and_then(|disk| disk.join().ok());
         self.qemu.wait().expect("our own child can be waited for");
+        disk
     }
 }
 

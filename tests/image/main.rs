@@ -8,6 +8,7 @@
 mod built;
 mod damage;
 mod machine;
+mod power_cuts;
 mod scenarios;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

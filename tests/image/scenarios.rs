@@ -2,6 +2,7 @@
 //! the one before has left, which is always a committed revision that runs.
 
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
@@ -202,7 +203,7 @@ fn reboot(course: &mut Course<'_>) {
 }
 
 /// Nobody flashes a disk that is as large as the image.
-fn lengthen(disk: &Path) {
+pub(crate) fn lengthen(disk: &Path) {
     let file = fs::OpenOptions::new()
         .write(true)
         .open(disk)
@@ -211,25 +212,36 @@ fn lengthen(disk: &Path) {
     file.set_len(length + (128 << 20)).expect("room for a hole");
 }
 
-/// The storage's partition was enlarged, and others than we take the table for a good one.
-fn reaches_the_end(disk: &Path) {
-    let sfdisk = |word: &str| {
-        let mut command = Command::new("/usr/sbin/sfdisk");
-        let output = command.arg(word).arg(disk).output();
-        let output = output.expect("sfdisk is installed");
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "sfdisk {word}: {said}");
-        (output.stdout, said)
+/// What this says of a disk.
+fn sfdisk(word: &str, disk: &Path) -> (Vec<u8>, String) {
+    let mut command = Command::new("/usr/sbin/sfdisk");
+    let output = command.arg(word).arg(disk).output();
+    let output = output.expect("sfdisk is installed");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "sfdisk {word}: {said}");
+    (output.stdout, said)
+}
+
+/// Where the storage is on a disk, in bytes.
+pub(crate) fn storage_place(disk: &Path) -> Range<usize> {
+    let (table, _) = sfdisk("--json", disk);
+    let table: serde_json::Value = serde_json::from_slice(&table).expect("JSON");
+    let storage = &table["partitiontable"]["partitions"][1];
+    let bytes = |key: &str| {
+        let sectors = storage[key].as_u64().expect("a number of sectors");
+        usize::try_from(sectors * 512).expect("a disk of a test is short")
     };
-    let (verified, said) = sfdisk("--verify");
+    bytes("start")..bytes("start") + bytes("size")
+}
+
+/// The storage's partition was enlarged, and others than we take the table for a good one.
+pub(crate) fn reaches_the_end(disk: &Path) {
+    let (verified, said) = sfdisk("--verify", disk);
     let verified = String::from_utf8_lossy(&verified).into_owned();
     assert!(verified.contains("No errors detected"), "{verified}{said}");
-    let table: serde_json::Value = serde_json::from_slice(&sfdisk("--json").0).expect("JSON");
-    let storage = &table["partitiontable"]["partitions"][1];
-    let number = |key: &str| storage[key].as_u64().expect("a number of sectors");
     let length = fs::metadata(disk).expect("our own disk").len();
-    let end = (number("start") + number("size")) * 512;
-    assert_eq!(end, length - (1 << 20), "{table}");
+    let end = storage_place(disk).end as u64;
+    assert_eq!(end, length - (1 << 20));
 }
 
 fn all(chain: Chain) {

@@ -13,14 +13,14 @@ use std::thread;
 use std::time::Instant;
 
 use crate::bench;
-use crate::disk::Disk;
 use crate::invariants::{When, inspect};
 use crate::life::{DISK_BYTES, Life, OPTIONS, boot, live, parts_in, settle, template};
 use crate::machine::Parts;
-use crate::medium::{Looked, Medium, Replay};
-use crate::moments::Moments;
 use crate::replay::{How, Judged, POINTS_MIN, Sample, points, replay};
 use crate::system::Revision;
+use acceptance::power::disk::Disk;
+use acceptance::power::medium::{Looked, Medium, Replay};
+use acceptance::power::moments::Moments;
 
 /// A disk that lies carries out one flush of so many.
 const HONEST_ONE_OF: usize = 3;
@@ -129,7 +129,7 @@ fn every_cut_of_recorded_lives_leaves_a_device_that_runs() {
         return;
     };
     let from = Instant::now();
-    let mut moments = Moments::new();
+    let mut moments = Moments::from_environment();
     let seeds = [moments.below(1 << 31), moments.below(1 << 31)];
     let made = (&manifest, &image);
     // Side by side.

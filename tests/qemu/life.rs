@@ -14,11 +14,11 @@ use acceptance::manifest::Manifest;
 use serde_json::{Value, json};
 
 use crate::BOOT;
-use crate::disk::Disk;
 use crate::ledger::{Ledger, content};
 use crate::machine::{Machine, Parts};
-use crate::moments::Moments;
-use crate::record::{BLOCK, Recorder, Recording};
+use acceptance::power::disk::Disk;
+use acceptance::power::moments::Moments;
+use acceptance::power::record::{BLOCK, Recorder, Recording};
 
 /// Small, so that an image is made and checked in milliseconds; blocks as large as on a large disk, and as many groups of them
 /// (128 MiB each) as it takes to have a second superblock.

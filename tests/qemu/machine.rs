@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 
-use crate::disk::{Cut, Disk, Fuse, serve};
-use crate::moments::Moments;
+use acceptance::power::disk::{Cut, Disk, Fuse, serve};
+use acceptance::power::moments::Moments;
 
 /// What every boot shares.
 #[derive(Debug)]
@@ -98,7 +98,8 @@ impl Machine {
         let started = Instant::now();
         let fuse = Fuse::default();
         let pid = Pid::from_child(&qemu);
-        let disk = serve(disk_listener, disk, pid, fuse.clone());
+        let (stream, _) = disk_listener.accept().expect("QEMU connects");
+        let disk = serve(stream, disk, pid, fuse.clone());
         let (shell, _) = shell_listener.accept().expect("QEMU connects");
         Self {
             qemu,

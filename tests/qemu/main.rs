@@ -1,24 +1,20 @@
 //! A whole machine: Debian's kernel, pure cgroup v2, real containerd and runc, below an init of a few lines; and its power is cut.
 //!
 //! One machine at a time, emulated (no /dev/kvm): a boot takes seconds. Says SKIPPED where QEMU or the kernel cannot be had; in CI
-//! that is a failure. What a power cut takes here is said in `disk`.
+//! that is a failure. What a power cut takes here is said in `acceptance::power::disk`.
 
 mod cgroup_v2;
-mod disk;
 mod every_cut;
 mod invariants;
 mod kernel;
 mod ledger;
 mod life;
 mod machine;
-mod medium;
-mod moments;
 mod pid1;
 mod pid1_machine;
 mod pid1_storage;
 mod pid1_time;
 mod power_cuts;
-mod record;
 mod replay;
 mod seals;
 mod system;
@@ -28,7 +24,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use disk::Disk;
+use acceptance::power::disk::Disk;
 use kernel::Kernel;
 use machine::{Machine, Parts};
 use system::Revision;

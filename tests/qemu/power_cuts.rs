@@ -10,7 +10,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::bench;
-use crate::disk::Disk;
 use crate::invariants::{Findings, When, inspect};
 use crate::ledger::{Ledger, Place};
 use crate::life::{
@@ -18,9 +17,10 @@ use crate::life::{
     template,
 };
 use crate::machine::{Machine, Parts};
-use crate::medium::{Medium, Replay, coxswain_check};
-use crate::moments::Moments;
 use crate::system::Revision;
+use acceptance::power::disk::Disk;
+use acceptance::power::medium::{Medium, Replay, coxswain_check};
+use acceptance::power::moments::Moments;
 
 /// Lines are so far apart in time that none counts as late.
 const STEP: Place = 1000;
@@ -181,7 +181,7 @@ fn power_cuts_at_random_moments_of_an_update_loop() {
         return;
     };
     let (wanted, begun) = (cuts(), AtomicU64::new(0));
-    let seed = Moments::new().below(1 << 31);
+    let seed = Moments::from_environment().below(1 << 31);
     let (from, begun) = (Instant::now(), &begun);
     let live = |number: u64| {
         let parts = parts_in(&bench.parts, &format!("device-{number}"), OPTIONS);

@@ -7,9 +7,9 @@ use std::thread;
 use crate::invariants::{Findings, When, inspect};
 use crate::ledger::Place;
 use crate::life::{DISK_BYTES, Life};
-use crate::medium::{Looked, Medium, Replay, Torn, coxswain_check};
-use crate::moments::Moments;
-use crate::record::{Entry, Fate, Player, Recording};
+use acceptance::power::medium::{Looked, Medium, Replay, Torn, coxswain_check};
+use acceptance::power::moments::Moments;
+use acceptance::power::record::{Entry, Fate, Player, Recording};
 
 /// So many for a life when nothing else is said: a quick machine has few flushes in it.
 pub(crate) const POINTS_MIN: usize = 2500;

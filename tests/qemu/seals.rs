@@ -13,10 +13,10 @@ use acceptance::image::{Image, binary, busybox, object, sha256};
 use acceptance::manifest::Manifest;
 use serde_json::{Value, json};
 
-use crate::disk::Disk;
 use crate::machine::Machine;
-use crate::moments::Moments;
 use crate::system::Revision;
+use acceptance::power::disk::Disk;
+use acceptance::power::moments::Moments;
 
 const SETTLES: Duration = Duration::from_secs(180);
 const BLOCK: u64 = 4096;

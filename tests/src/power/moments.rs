@@ -2,11 +2,11 @@
 
 /// A row of numbers.
 #[derive(Debug)]
-pub(crate) struct Moments(u64);
+pub struct Moments(u64);
 
 impl Moments {
     /// From the environment variable SEED, else from the process id; says which.
-    pub(crate) fn new() -> Self {
+    pub fn from_environment() -> Self {
         let named = std::env::var("SEED")
             .ok()
             .and_then(|text| text.parse().ok());
@@ -16,13 +16,13 @@ impl Moments {
     }
 
     /// From this seed.
-    pub(crate) fn from_seed(seed: u64) -> Self {
+    pub fn from_seed(seed: u64) -> Self {
         // Zero would stay zero, and small seeds would start alike.
         Self((seed | 1 << 63).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 
     /// The next number below `limit`.
-    pub(crate) fn below(&mut self, limit: u64) -> u64 {
+    pub fn below(&mut self, limit: u64) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt as _;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -21,10 +21,11 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use rustix::net::{RecvFlags, recv};
 
-use crate::moments::Moments;
-use crate::record::Recorder;
+use super::moments::Moments;
+use super::record::Recorder;
 
-pub(crate) const SECTOR: usize = 512;
+/// Bytes that a medium takes as a whole or not at all.
+pub const SECTOR: usize = 512;
 /// A real cache is bounded too, and writes back what it has no room for: here 64 MiB.
 const CACHED_SECTORS_MAX: usize = 128 * 1024;
 /// Requests that are taken together when they are there together.
@@ -39,7 +40,7 @@ const REPLY_MAGIC: u64 = 0x0003_E889_0455_65A9;
 
 /// What is on the disk for good, and what is only in its cache.
 #[derive(Debug)]
-pub(crate) struct Disk {
+pub struct Disk {
     path: PathBuf,
     durable: File,
     bytes: u64,
@@ -50,11 +51,11 @@ pub(crate) struct Disk {
 
 /// Cuts the power at a flush: just before the n-th from now on that would write something.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Fuse(Arc<AtomicU64>);
+pub struct Fuse(Arc<AtomicU64>);
 
 impl Fuse {
     /// The machine has `flushes` more, then it is killed instead.
-    pub(crate) fn arm(&self, flushes: u64) {
+    pub fn arm(&self, flushes: u64) {
         self.0.store(flushes + 1, Ordering::SeqCst);
     }
 
@@ -71,21 +72,21 @@ impl Fuse {
 
 /// What a cut did to the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Cut {
+pub struct Cut {
     /// Sectors that reached the medium although nobody had flushed them.
-    pub(crate) kept: usize,
+    pub kept: usize,
     /// Sectors that are gone.
-    pub(crate) lost: usize,
+    pub lost: usize,
 }
 
 impl Disk {
     /// An empty disk with an ext4 file system.
-    pub(crate) fn formatted(path: &Path, bytes: u64) -> Self {
+    pub fn formatted(path: &Path, bytes: u64) -> Self {
         Self::format(path, bytes, &["-E", "lazy_itable_init=1"])
     }
 
     /// A disk whose file system was made with these options of `mkfs.ext4`.
-    pub(crate) fn format(path: &Path, bytes: u64, options: &[&str]) -> Self {
+    pub fn format(path: &Path, bytes: u64, options: &[&str]) -> Self {
         let file = File::create_new(path).expect("a file for the disk");
         file.set_len(bytes).expect("a sparse file");
         let output = Command::new("mkfs.ext4")
@@ -103,7 +104,7 @@ impl Disk {
     }
 
     /// The disk whose content is this file.
-    pub(crate) fn on(path: &Path) -> Self {
+    pub fn on(path: &Path) -> Self {
         let durable = OpenOptions::new().read(true).write(true).open(path);
         let durable = durable.expect("the disk's file");
         let bytes = durable.metadata().expect("the disk's file").len();
@@ -118,22 +119,22 @@ impl Disk {
     }
 
     /// Everything that happens to it from now on is recorded.
-    pub(crate) fn record(&mut self, recorder: Recorder) {
+    pub fn record(&mut self, recorder: Recorder) {
         self.recorder = Some(recorder);
     }
 
     /// The file with what is on the medium.
-    pub(crate) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// Flushes that the guest asked for since the disk was made.
-    pub(crate) fn flushes(&self) -> u64 {
+    pub fn flushes(&self) -> u64 {
         self.flushes
     }
 
     /// The power goes: what was not flushed is kept or lost, sector by sector.
-    pub(crate) fn cut(&mut self, moments: &mut Moments) -> Cut {
+    pub fn cut(&mut self, moments: &mut Moments) -> Cut {
         // All, none and any share in between: each finds faults of its own.
         let kept_of_eight = moments.below(9);
         let mut cut = Cut { kept: 0, lost: 0 };
@@ -154,7 +155,7 @@ impl Disk {
     }
 
     /// A controlled switch-off: the guest has flushed, or the disk does it now, as disks do on a clean power-down.
-    pub(crate) fn settle(&mut self) {
+    pub fn settle(&mut self) {
         self.flush().expect("the disk's file takes it");
         if let Some(recorder) = &self.recorder {
             recorder.flush();
@@ -162,7 +163,7 @@ impl Disk {
     }
 
     /// What the file system's own check says of the medium; `None` when nothing is wrong once the journal is replayed.
-    pub(crate) fn damage(&self) -> Option<String> {
+    pub fn damage(&self) -> Option<String> {
         // On a copy: the journal must be replayed by the guest, as on a device.
         let copy = self.path.with_extension("copy");
         let output = Command::new("cp")
@@ -258,16 +259,10 @@ impl Disk {
     }
 }
 
-/// Serves the disk to the one QEMU that connects, and hands it back when that QEMU is gone. `qemu` is killed when the fuse blows; it
+/// Serves the disk to the QEMU that has connected, and hands it back when that QEMU is gone. `qemu` is killed when the fuse blows; it
 /// must not be reaped before the thread has ended.
-pub(crate) fn serve(
-    listener: UnixListener,
-    mut disk: Disk,
-    qemu: Pid,
-    fuse: Fuse,
-) -> JoinHandle<Disk> {
+pub fn serve(stream: UnixStream, mut disk: Disk, qemu: Pid, fuse: Fuse) -> JoinHandle<Disk> {
     std::thread::spawn(move || {
-        let (stream, _) = listener.accept().expect("QEMU connects");
         // It ends when QEMU does, in the middle of anything.
         let cut = || kill_process(qemu, Signal::KILL).expect("our own child can be killed");
         match negotiate(&stream, disk.bytes)

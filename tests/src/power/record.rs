@@ -7,18 +7,18 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::disk::SECTOR;
-use crate::moments::Moments;
+use super::disk::SECTOR;
+use super::moments::Moments;
 
 /// What is looked at together.
-pub(crate) const BLOCK: usize = 4096;
+pub const BLOCK: usize = 4096;
 
 /// One sector.
-pub(crate) type Sector = [u8; SECTOR];
+pub type Sector = [u8; SECTOR];
 
 /// What happened to the disk.
 #[derive(Debug, Clone)]
-pub(crate) enum Entry {
+pub enum Entry {
     /// Bytes were written at this offset, for good or into the cache.
     Write {
         /// Where.
@@ -36,16 +36,16 @@ pub(crate) enum Entry {
 
 /// A disk's history.
 #[derive(Debug, Default)]
-pub(crate) struct Recording {
+pub struct Recording {
     /// What happened, in order.
-    pub(crate) entries: Vec<Entry>,
+    pub entries: Vec<Entry>,
     /// What the machine told, and how many entries there were.
-    pub(crate) told: Vec<(usize, String)>,
+    pub told: Vec<(usize, String)>,
 }
 
 /// Where a recording is made; clones are the same.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Recorder(Arc<Mutex<Recording>>);
+pub struct Recorder(Arc<Mutex<Recording>>);
 
 impl Recorder {
     fn recording(&self) -> MutexGuard<'_, Recording> {
@@ -53,7 +53,7 @@ impl Recorder {
     }
 
     /// A write arrived.
-    pub(crate) fn write(&self, offset: u64, data: &[u8], durable: bool) {
+    pub fn write(&self, offset: u64, data: &[u8], durable: bool) {
         let data = data.to_vec();
         self.recording().entries.push(Entry::Write {
             offset,
@@ -63,31 +63,31 @@ impl Recorder {
     }
 
     /// A flush was carried out.
-    pub(crate) fn flush(&self) {
+    pub fn flush(&self) {
         self.recording().entries.push(Entry::Flush);
     }
 
     /// The power was cut.
-    pub(crate) fn cut(&self, kept: Vec<(u64, Sector)>) {
+    pub fn cut(&self, kept: Vec<(u64, Sector)>) {
         self.recording().entries.push(Entry::Cut(kept));
     }
 
     /// The machine told this.
-    pub(crate) fn told(&self, line: String) {
+    pub fn told(&self, line: String) {
         let mut recording = self.recording();
         let place = recording.entries.len();
         recording.told.push((place, line));
     }
 
     /// The end: takes what was recorded.
-    pub(crate) fn take(&self) -> Recording {
+    pub fn take(&self) -> Recording {
         std::mem::take(&mut *self.recording())
     }
 }
 
 /// What of the cache reaches the medium when the power goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub enum Fate {
     /// Nothing.
     Lost,
     /// All of it.
@@ -100,7 +100,7 @@ pub(crate) enum Fate {
 
 /// A disk that goes through a recording.
 #[derive(Debug)]
-pub(crate) struct Player<'a> {
+pub struct Player<'a> {
     entries: &'a [Entry],
     next: usize,
     /// What is durable.
@@ -116,7 +116,7 @@ pub(crate) struct Player<'a> {
 
 impl<'a> Player<'a> {
     /// The disk as it was when the recording began.
-    pub(crate) fn new(medium: Vec<u8>, entries: &'a [Entry]) -> Self {
+    pub fn new(medium: Vec<u8>, entries: &'a [Entry]) -> Self {
         Self {
             entries,
             next: 0,
@@ -129,13 +129,13 @@ impl<'a> Player<'a> {
     }
 
     /// Carries out one flush of so many, and says that it carried out all.
-    pub(crate) fn lying(mut self, honest_one_of: usize) -> Self {
+    pub fn lying(mut self, honest_one_of: usize) -> Self {
         self.honest_one_of = honest_one_of;
         self
     }
 
     /// Goes on to where so many entries have happened.
-    pub(crate) fn go_to(&mut self, place: usize) {
+    pub fn go_to(&mut self, place: usize) {
         while self.next < place.min(self.entries.len()) {
             match &self.entries[self.next] {
                 Entry::Write {
@@ -183,22 +183,22 @@ impl<'a> Player<'a> {
     }
 
     /// Which blocks of the medium are not all zero.
-    pub(crate) fn used(&self) -> &[bool] {
+    pub fn used(&self) -> &[bool] {
         &self.used
     }
 
     /// How many writes are in the cache.
-    pub(crate) fn cached(&self) -> usize {
+    pub fn cached(&self) -> usize {
         self.cached.len()
     }
 
     /// What is durable.
-    pub(crate) fn medium(&self) -> &[u8] {
+    pub fn medium(&self) -> &[u8] {
         &self.medium
     }
 
     /// What a cut would add to the medium now, in the order in which it is to be written.
-    pub(crate) fn survivors(&self, fate: Fate, moments: &mut Moments) -> Vec<(u64, &'a [u8])> {
+    pub fn survivors(&self, fate: Fate, moments: &mut Moments) -> Vec<(u64, &'a [u8])> {
         match fate {
             Fate::Lost => Vec::new(),
             Fate::Kept => self.cached.clone(),
@@ -235,7 +235,7 @@ impl<'a> Player<'a> {
 }
 
 /// Which blocks are not all zero.
-pub(crate) fn used(medium: &[u8]) -> Vec<bool> {
+pub fn used(medium: &[u8]) -> Vec<bool> {
     let zero = [0; BLOCK];
     let blocks = medium.chunks(BLOCK);
     blocks.map(|block| *block != zero[..block.len()]).collect()

@@ -11,19 +11,19 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use acceptance::image::binary;
+use crate::image::binary;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-use crate::record::{BLOCK, used};
+use super::record::{BLOCK, used};
 
 /// Somebody else's look at a mount is over after this.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A place for one image at a time.
 #[derive(Debug)]
-pub(crate) struct Medium {
+pub struct Medium {
     file: File,
     path: PathBuf,
     tree: PathBuf,
@@ -33,16 +33,16 @@ pub(crate) struct Medium {
 
 /// What looking at an image gave.
 #[derive(Debug)]
-pub(crate) struct Looked<T> {
+pub struct Looked<T> {
     /// What the looker found.
-    pub(crate) found: T,
+    pub found: T,
     /// The kernel refused it, and e2fsck had to mend this.
-    pub(crate) torn: Option<Torn>,
+    pub torn: Option<Torn>,
 }
 
 /// What a torn write may break.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Torn {
+pub enum Torn {
     /// The last commit block of the journal: its transaction is dropped (`e2fsck -p`).
     Journal,
     /// The superblock: its copy takes its place (`e2fsck -fy`).
@@ -51,7 +51,7 @@ pub(crate) enum Torn {
 
 /// Who replays the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Replay {
+pub enum Replay {
     /// The kernel, when it mounts.
     Kernel,
     /// `e2fsck -p`, before that.
@@ -60,7 +60,7 @@ pub(crate) enum Replay {
 
 impl Medium {
     /// A place in memory for images of this size.
-    pub(crate) fn new(bytes: u64) -> Self {
+    pub fn new(bytes: u64) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("cx-medium-")
             .tempdir_in("/dev/shm")
@@ -83,7 +83,7 @@ impl Medium {
     }
 
     /// Takes these bytes, of which these blocks are not zero, and over them these.
-    pub(crate) fn load(&self, medium: &[u8], used: &[bool], over: &[(u64, &[u8])]) {
+    pub fn load(&self, medium: &[u8], used: &[bool], over: &[(u64, &[u8])]) {
         let length = medium.len() as u64;
         self.file.set_len(0).expect("the file is emptied");
         self.file.set_len(length).expect("a sparse file");
@@ -103,7 +103,7 @@ impl Medium {
     }
 
     /// Takes what is in a file.
-    pub(crate) fn load_file(&self, path: &Path) {
+    pub fn load_file(&self, path: &Path) {
         let bytes = fs::read(path).expect("the disk's file");
         self.load(&bytes, &used(&bytes), &[]);
     }
@@ -114,12 +114,12 @@ impl Medium {
     }
 
     /// The file with the image.
-    pub(crate) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// Mounts it, lets somebody look at the tree, unmounts it; and says what is wrong with the file system.
-    pub(crate) fn judge<T>(
+    pub fn judge<T>(
         &self,
         replay: Replay,
         look: impl FnOnce(&Path) -> T,
@@ -248,7 +248,7 @@ impl Medium {
 }
 
 /// What `coxswain check` says of a tree: which revision the next boot runs.
-pub(crate) fn coxswain_check(tree: &Path) -> Result<String, String> {
+pub fn coxswain_check(tree: &Path) -> Result<String, String> {
     let mut command = Command::new(binary("coxswain"));
     let output = run(command.args(["check", "--storage"]).arg(tree));
     if !output.status.success() {
