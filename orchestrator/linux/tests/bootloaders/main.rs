@@ -7,3 +7,4 @@ mod contract;
 mod damage;
 mod judges;
 mod machines;
+mod real_uboot;
