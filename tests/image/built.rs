@@ -1,5 +1,6 @@
 //! What `rootfs/build` makes, once for each test process, and revisions that are made from it.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,13 +14,25 @@ pub(crate) enum Chain {
     Grub,
     SystemdBoot,
     Uboot,
+    /// With U-Boot's own environment, in two copies; a person brings that U-Boot.
+    UbootCopies,
 }
+
+/// A U-Boot that starts from an SD card and keeps its environment where `FW_ENV` says.
+pub(crate) fn uboot_bin() -> Option<PathBuf> {
+    let path = std::env::var_os("UBOOT_BIN").filter(|path| !path.is_empty());
+    path.map(PathBuf::from)
+}
+
+/// Where each copy of the environment is on the disk, and how long it is: below the first partition.
+pub(crate) const COPIES_AT: [u64; 2] = [0x3f_8000, 0x3f_c000];
+pub(crate) const COPY_BYTES: usize = 0x4000;
 
 impl Chain {
     pub(crate) fn arch(self) -> &'static str {
         match self {
             Self::Grub | Self::SystemdBoot => "x86-64",
-            Self::Uboot => "arm64",
+            Self::Uboot | Self::UbootCopies => "arm64",
         }
     }
 
@@ -29,6 +42,7 @@ impl Chain {
             Self::Grub => "grub",
             Self::SystemdBoot => "systemd-boot",
             Self::Uboot => "uboot-pantavisor",
+            Self::UbootCopies => "uboot",
         }
     }
 
@@ -36,14 +50,25 @@ impl Chain {
         match self {
             Self::Grub => &["qemu-system-x86_64", "grub-mkimage"],
             Self::SystemdBoot => &["qemu-system-x86_64"],
-            Self::Uboot => &["qemu-system-aarch64", "mkimage"],
+            Self::Uboot | Self::UbootCopies => &["qemu-system-aarch64", "mkimage"],
         }
     }
 
-    fn firmware(self) -> &'static str {
+    fn firmware(self) -> PathBuf {
         match self {
-            Self::Grub | Self::SystemdBoot => "/usr/share/ovmf/OVMF.fd",
-            Self::Uboot => "/usr/lib/u-boot/qemu_arm64/u-boot.bin",
+            Self::Grub | Self::SystemdBoot => "/usr/share/ovmf/OVMF.fd".into(),
+            Self::Uboot => "/usr/lib/u-boot/qemu_arm64/u-boot.bin".into(),
+            Self::UbootCopies => uboot_bin().unwrap_or_default(),
+        }
+    }
+
+    /// What `rootfs/run` must be told of the machine.
+    pub(crate) fn machine(self) -> Vec<OsString> {
+        match self {
+            Self::Grub | Self::SystemdBoot | Self::Uboot => Vec::new(),
+            Self::UbootCopies => {
+                vec!["--card".into(), "--firmware".into(), self.firmware().into()]
+            }
         }
     }
 
@@ -51,7 +76,7 @@ impl Chain {
     fn ready(self) -> PathBuf {
         match self {
             Self::Grub | Self::SystemdBoot => binary("ready"),
-            Self::Uboot => arm_binaries().join("ready"),
+            Self::Uboot | Self::UbootCopies => arm_binaries().join("ready"),
         }
     }
 }
@@ -61,6 +86,7 @@ impl fmt::Display for Chain {
         match self {
             Self::Grub | Self::Uboot => f.write_str(self.arch()),
             Self::SystemdBoot => write!(f, "{} by systemd-boot", self.arch()),
+            Self::UbootCopies => write!(f, "{} with two copies", self.arch()),
         }
     }
 }
@@ -95,10 +121,11 @@ pub(crate) fn missing(chain: Chain) -> Option<String> {
     if let Some(name) = needed.find(|name| !is_there(name)) {
         return Some(format!("{name} is not installed (tests/packages test)"));
     }
-    if !Path::new(chain.firmware()).exists() {
+    let firmware = chain.firmware();
+    if !firmware.exists() {
         return Some(format!(
             "{} is not there (tests/packages test)",
-            chain.firmware()
+            firmware.display()
         ));
     }
     let program = chain.ready();
@@ -125,9 +152,22 @@ pub(crate) struct Built {
 pub(crate) fn build(chain: Chain, folder: &Path) -> Built {
     let (image, kept) = (folder.join("image"), folder.join("kept"));
     let binaries = binary("coxswain");
-    checked(
-        Command::new(top().join("rootfs/build"))
+    let mut command = Command::new(top().join("rootfs/build"));
+    if chain == Chain::UbootCopies {
+        let fw_env = folder.join("fw_env.config");
+        let lines = COPIES_AT.map(|at| format!("/dev/mmcblk0 {at:#x} {COPY_BYTES:#x}\n"));
+        fs::write(&fw_env, lines.concat()).expect("a file");
+        // The kernel for virtual machines knows no cards.
+        command
             .arg(chain.arch())
+            .arg("--fw-env")
+            .arg(fw_env)
+            .env("KERNEL", "generic");
+    } else {
+        command.arg(chain.arch());
+    }
+    checked(
+        command
             .args(["--bootloader", chain.bootloader()])
             .args(["--out".as_ref(), image.as_path()])
             .args(["--keep".as_ref(), kept.as_path()])

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use crate::built::Chain;
+use crate::built::{COPIES_AT, COPY_BYTES, Chain};
 use crate::machine::Machine;
 
 const BLOCK: u64 = 4096;
@@ -115,6 +115,11 @@ fn damage(chain: Chain, disk: &Path, number: usize) -> Option<&'static str> {
             replace_entry(disk, bytes);
             return Some(name);
         }
+        Chain::UbootCopies => {
+            let (name, copies) = *COPIES.get(number)?;
+            tear_copies(disk, copies);
+            return Some(name);
+        }
     };
     let (name, damage) = DAMAGES.get(number)?;
     let environment = Environment::of(file, disk);
@@ -135,6 +140,23 @@ const ENTRIES: &[(&str, Option<&[u8]>)] = &[
     ("an entry of noise", Some(&[0xA5; 700])),
     ("an empty entry", Some(&[])),
 ];
+
+/// The copies of U-Boot's environment that are torn.
+const COPIES: &[(&str, &[usize])] = &[
+    ("both copies torn", &[0, 1]),
+    ("the first copy torn", &[0]),
+    ("the second copy torn", &[1]),
+];
+
+fn tear_copies(disk: &Path, copies: &[usize]) {
+    let disk = OpenOptions::new().write(true).open(disk);
+    let disk = disk.expect("the disk");
+    for copy in copies {
+        let middle = COPIES_AT[*copy] + COPY_BYTES as u64 / 2;
+        disk.write_all_at(&[0xA5; COPY_BYTES / 2], middle)
+            .expect("the disk can be written");
+    }
+}
 
 fn replace_entry(disk: &Path, bytes: Option<&[u8]>) {
     let disk = format!("{}{BOOT_AT}", disk.display());
@@ -164,6 +186,7 @@ pub(crate) fn boots(chain: Chain, disk: &Path, runs: &(String, String)) {
     let usual = match chain {
         Chain::Grub => 2,
         Chain::SystemdBoot | Chain::Uboot => 1,
+        Chain::UbootCopies => 3,
     };
     for number in 0..count.unwrap_or(usual) {
         let from = Instant::now();

@@ -65,6 +65,7 @@ impl Machine {
             .args([option.as_ref(), disk])
             .args(["--console".as_ref(), console.as_path()])
             .args(["--socket".as_ref(), socket_path.as_path()])
+            .args(chain.machine())
             .env(
                 "COXSWAIN_BIN_DIR",
                 program.parent().expect("it is in a folder"),

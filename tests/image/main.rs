@@ -3,7 +3,8 @@
 //!
 //! `IMAGE_ARCH=arm64` runs one architecture only, `IMAGE_SCENARIOS=sick-kernel,…` some scenarios only (`all`: also those that CI has no time
 //! for; systemd-boot is booted only with a choice), `IMAGE_DAMAGES=n` says how many kinds of damage to the boot loader's environment are
-//! booted. Says SKIPPED where an image cannot be made or run; in CI that is a failure.
+//! booted. `UBOOT_BIN=u-boot.bin` names a U-Boot with an environment in two copies (`orchestrator/linux/bootloaders.md` says how it is
+//! configured), which is then booted too. Says SKIPPED where an image cannot be made or run; in CI that is a failure.
 
 mod built;
 mod damage;
@@ -29,6 +30,10 @@ fn bench(chain: Chain) -> Option<MutexGuard<'static, ()>> {
     let chosen = std::env::var("IMAGE_SCENARIOS").unwrap_or_default();
     if chain == Chain::SystemdBoot && chosen.is_empty() {
         eprintln!("SKIPPED {chain}: IMAGE_SCENARIOS=all boots it");
+        return None;
+    }
+    if chain == Chain::UbootCopies && built::uboot_bin().is_none() {
+        eprintln!("SKIPPED {chain}: UBOOT_BIN names no U-Boot that keeps its environment so");
         return None;
     }
     if let Some(why) = built::missing(chain) {

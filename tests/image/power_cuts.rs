@@ -210,7 +210,7 @@ fn cut_by_cut(chain: Chain) {
     let built = build(chain, folder.path());
     let path = folder.path().join("disk");
     fs::copy(&built.image, &path).expect("room for a disk");
-    lengthen(&path);
+    lengthen(chain, &path);
     let mut disk = Disk::on(&path);
     let mut moments = Moments::from_environment();
     let mut device = Device {

@@ -71,7 +71,9 @@ const SCENARIOS: &[Scenario] = &[
 fn usual(chain: Chain, name: &str) -> bool {
     match chain {
         Chain::Grub => true,
-        Chain::SystemdBoot | Chain::Uboot => ["kernel-and-init", "sick-kernel"].contains(&name),
+        Chain::SystemdBoot | Chain::Uboot | Chain::UbootCopies => {
+            ["kernel-and-init", "sick-kernel"].contains(&name)
+        }
     }
 }
 
@@ -202,14 +204,19 @@ fn reboot(course: &mut Course<'_>) {
     course.settle();
 }
 
-/// Nobody flashes a disk that is as large as the image.
-pub(crate) fn lengthen(disk: &Path) {
+/// Nobody flashes a disk that is as large as the image. QEMU's cards have a power of two.
+pub(crate) fn lengthen(chain: Chain, disk: &Path) {
     let file = fs::OpenOptions::new()
         .write(true)
         .open(disk)
         .expect("our own disk");
     let length = file.metadata().expect("our own disk").len();
-    file.set_len(length + (128 << 20)).expect("room for a hole");
+    let length = length + (128 << 20);
+    let length = match chain {
+        Chain::Grub | Chain::SystemdBoot | Chain::Uboot => length,
+        Chain::UbootCopies => length.next_power_of_two(),
+    };
+    file.set_len(length).expect("room for a hole");
 }
 
 /// What this says of a disk.
@@ -257,7 +264,7 @@ fn all(chain: Chain) {
 
     let disk = folder.path().join("disk");
     fs::copy(&built.image, &disk).expect("room for a disk");
-    lengthen(&disk);
+    lengthen(chain, &disk);
     let mut course = Course {
         chain,
         built: &built,
@@ -305,4 +312,9 @@ fn x86_64_by_systemd_boot() {
 #[test]
 fn arm64_by_u_boot() {
     all(Chain::Uboot);
+}
+
+#[test]
+fn arm64_by_u_boot_with_two_copies() {
+    all(Chain::UbootCopies);
 }

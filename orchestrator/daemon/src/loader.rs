@@ -15,7 +15,7 @@ use linux::bootloader::systemd_boot::SystemdBoot;
 use linux::bootloader::tryboot::TryBoot;
 use linux::bootloader::uboot::{Uboot, UbootError};
 use linux::bootloader::uboot_txt::UbootTxt;
-use linux::bootloader::{Environment, Kernels, Loader, booted, fw_env};
+use linux::bootloader::{Choice, Environment, Found, Kernels, Loader, booted, fw_env};
 use linux::disk::LinuxDisk;
 use model::manifest::Value;
 use model::{Manifest, RevisionId};
@@ -100,6 +100,29 @@ pub enum LoaderError {
     },
 }
 
+/// Whose boot loader it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Of {
+    /// That of this machine.
+    Machine,
+    /// That of the device whose storage is being made here.
+    Image,
+}
+
+/// U-Boot's environment of a device that is not here: it names no revision yet, and the boot script then starts the factory revision.
+#[derive(Debug)]
+struct Elsewhere;
+
+impl Environment for Elsewhere {
+    fn read(&self) -> Found {
+        Found::default()
+    }
+
+    fn write(&mut self, _choice: &Choice) -> Result<(), String> {
+        Ok(())
+    }
+}
+
 /// What the settings make of a boot loader.
 struct Parts {
     environment: Box<dyn Environment>,
@@ -114,7 +137,7 @@ pub(crate) fn set_up(
     store: &Store<LinuxDisk>,
     cmdline: &str,
 ) -> Result<MachineLoader, LoaderError> {
-    let Some(parts) = parts(config, store)? else {
+    let Some(parts) = parts(config, store, Of::Machine)? else {
         return Ok(MachineLoader::None(NoBootloader));
     };
     let (revision, notice) = booted(config.text("booted"), cmdline);
@@ -133,12 +156,13 @@ pub(crate) fn set_up(
     Ok(MachineLoader::Some(loader))
 }
 
-/// The same for a storage that is being made on another machine: its file system's journal is not ours to empty, and nothing was booted.
+/// The same for a storage that is being made on another machine: its file system's journal is not ours to empty, nothing was booted, and
+/// what lies outside that storage and `bootloader-path` is not the device's.
 pub(crate) fn for_image(
     config: &Config,
     store: &Store<LinuxDisk>,
 ) -> Result<MachineLoader, LoaderError> {
-    let Some(parts) = parts(config, store)? else {
+    let Some(parts) = parts(config, store, Of::Image)? else {
         return Ok(MachineLoader::None(NoBootloader));
     };
     let mut loader = Loader::new(parts.environment, None);
@@ -148,7 +172,7 @@ pub(crate) fn for_image(
     Ok(MachineLoader::Some(loader))
 }
 
-fn parts(config: &Config, store: &Store<LinuxDisk>) -> Result<Option<Parts>, LoaderError> {
+fn parts(config: &Config, store: &Store<LinuxDisk>, of: Of) -> Result<Option<Parts>, LoaderError> {
     let bootloader = config.text("bootloader");
     if bootloader == "none" {
         return Ok(None);
@@ -189,8 +213,12 @@ fn parts(config: &Config, store: &Store<LinuxDisk>) -> Result<Option<Parts>, Loa
             Some(links(&[Role::Linux, Role::Fit])?),
         ),
         "uboot" => {
-            let kernels = links(&[Role::Linux, Role::Fit])?;
-            (Box::new(uboot(config, &mut journals)?), Some(kernels))
+            let environment: Box<dyn Environment> = match of {
+                Of::Machine => Box::new(uboot(config, &mut journals)?),
+                // This machine's fw_env.config names its own.
+                Of::Image => Box::new(Elsewhere),
+            };
+            (environment, Some(links(&[Role::Linux, Role::Fit])?))
         }
         "systemd-boot" => {
             let disk = open(&path)?;

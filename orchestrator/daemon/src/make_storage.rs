@@ -233,7 +233,7 @@ mod tests {
     fn a_tree_boots_its_factory_revision_and_is_made_twice_the_same() {
         let folder = tempfile::tempdir().unwrap();
         let kernel = revision(&folder.path().join("revision"));
-        for bootloader in ["none", "file", "grub", "uboot-pantavisor"] {
+        for bootloader in ["none", "file", "grub", "uboot-pantavisor", "uboot"] {
             let trees = ["one", "two"].map(|name| {
                 let storage = folder.path().join(format!("{bootloader}-{name}"));
                 make(
@@ -248,7 +248,7 @@ mod tests {
             let found = trees.each_ref().map(|tree| files(tree));
             assert_eq!(found[0], found[1]);
             let linked = trees[0].join("trails/0/.pv/pv-kernel.img");
-            let has_links = matches!(bootloader, "grub" | "uboot-pantavisor");
+            let has_links = matches!(bootloader, "grub" | "uboot-pantavisor" | "uboot");
             assert_eq!(
                 std::fs::read(linked).ok(),
                 has_links.then(|| b"kernel".to_vec())
@@ -256,6 +256,29 @@ mod tests {
         }
         let object = folder.path().join(format!("none-one/objects/{kernel}"));
         assert_eq!(std::fs::read(object).unwrap(), b"kernel");
+    }
+
+    #[test]
+    fn the_environment_of_the_machine_that_builds_is_not_written() {
+        let folder = tempfile::tempdir().unwrap();
+        revision(&folder.path().join("revision"));
+        let (environment, fw_env) = (
+            folder.path().join("uboot.env"),
+            folder.path().join("fw_env.config"),
+        );
+        let line = format!("{} 0 0x1000 # a=b\n", environment.display());
+        std::fs::write(&fw_env, line).unwrap();
+        let mut config = config(&folder.path().join("storage"), "uboot");
+        for (name, value) in [
+            ("bootloader-uboot-config", &fw_env),
+            // With this one, an environment could be made from nothing.
+            ("bootloader-uboot-initial", &fw_env),
+        ] {
+            let value = value.to_str().unwrap();
+            config.set(name, value, Source::CommandLine).unwrap();
+        }
+        make(&config, &folder.path().join("revision")).unwrap();
+        assert!(!environment.exists());
     }
 
     #[test]
