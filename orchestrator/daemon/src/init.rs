@@ -26,6 +26,8 @@ const STABLE: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_secs(5);
 /// Time beyond the setting stop-timeout: containerd's end and the process's own.
 const STOP_MORE: Duration = Duration::from_secs(20);
+/// How long a killed device process may take. The kernel keeps one whose disk does not answer, for ever if need be.
+const KILL: Duration = Duration::from_secs(10);
 /// The longest sleep without a reason to wake up.
 const IDLE: Duration = Duration::from_secs(3600);
 /// How often is looked whether a person has left the console.
@@ -170,13 +172,14 @@ fn look_after_device(init: &mut Init) -> Last {
         }
     };
     let mut asked: Option<Last> = None;
-    let mut stop_by: Option<Instant> = None;
+    let mut stopping: Option<Stopping> = None;
     let mut console_at = (init.config.text("console-when") == "always").then(Instant::now);
     loop {
         if console_at.is_some_and(|at| at <= Instant::now()) {
             start_console(init);
             console_at = None;
         }
+        let stop_by = stopping.map(Stopping::until);
         let wakes = [console_at, stop_by].into_iter().flatten().min();
         let limit = wakes.map_or(IDLE, |at| at.saturating_duration_since(Instant::now()));
         let signal = init.next_signal(limit);
@@ -190,13 +193,22 @@ fn look_after_device(init: &mut Init) -> Last {
             if asked.replace(last).is_none() {
                 stop(device, false);
                 let time = init.config.duration("stop-timeout") + STOP_MORE;
-                stop_by = Some(Instant::now() + time);
+                stopping = Some(Stopping::Asked(Instant::now() + time));
             }
         }
-        if stop_by.is_some_and(|at| at <= Instant::now()) {
-            tracing::error!("the device process did not end in time and is killed");
-            stop(device, true);
-            stop_by = None;
+        match stopping.map(|stopping| stopping.next(Instant::now())) {
+            Some(Next::Kill(killed)) => {
+                tracing::error!("the device process did not end in time and is killed");
+                stop(device, true);
+                stopping = Some(killed);
+            }
+            Some(Next::Leave) => {
+                tracing::error!(
+                    "the device process cannot be killed: the kernel waits for a disk; the machine ends without it"
+                );
+                return asked.unwrap_or(Last::Reboot);
+            }
+            Some(Next::Wait) | None => {}
         }
         while let Some(reaped) = children::reap() {
             if reaped.pid == device {
@@ -210,6 +222,38 @@ fn look_after_device(init: &mut Init) -> Last {
                 init.console = None;
                 console_at = Some(Instant::now() + CONSOLE_AGAIN);
             }
+        }
+    }
+}
+
+/// A device process that was asked to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stopping {
+    /// It may take until then.
+    Asked(Instant),
+    /// It was killed, and the kernel may take until then.
+    Killed(Instant),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    Wait,
+    Kill(Stopping),
+    Leave,
+}
+
+impl Stopping {
+    fn until(self) -> Instant {
+        match self {
+            Self::Asked(until) | Self::Killed(until) => until,
+        }
+    }
+
+    fn next(self, now: Instant) -> Next {
+        match self {
+            Self::Asked(until) | Self::Killed(until) if now < until => Next::Wait,
+            Self::Asked(_) => Next::Kill(Self::Killed(now + KILL)),
+            Self::Killed(_) => Next::Leave,
         }
     }
 }
@@ -323,6 +367,19 @@ fn pause(init: &mut Init, time: Duration) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_device_that_cannot_be_killed_does_not_keep_the_machine() {
+        let start = Instant::now();
+        let asked = Stopping::Asked(start + PAUSE);
+        assert_eq!(asked.next(start), Next::Wait);
+        let Next::Kill(killed) = asked.next(start + PAUSE) else {
+            panic!("its time is over");
+        };
+        assert_eq!(killed.next(start + PAUSE), Next::Wait);
+        assert_eq!(killed.next(killed.until()), Next::Leave);
+        assert!(killed.until() <= start + PAUSE + KILL);
+    }
 
     #[test]
     fn the_end_of_the_device_is_judged() {

@@ -1,6 +1,7 @@
 //! The setting `bootloader` to the adapter behind the port, and what the manifest's `bsp/` gives it to start.
 //!
-//! A boot loader that cannot be set up stops the orchestrator's start: a device that would arm trials nowhere must not look well.
+//! Settings that make no boot loader stop the orchestrator's start. A place that is gone (a boot partition that cannot be mounted any more)
+//! stops only a trial, which must not be committed without it: what is committed runs, nothing new begins, and every answer says why.
 
 use std::fmt;
 use std::io;
@@ -34,6 +35,13 @@ pub(crate) enum MachineLoader {
     None(NoBootloader),
     /// One of ours.
     Some(Loader),
+    /// Its place cannot be opened.
+    Away {
+        /// What the kernel command line says.
+        booted: Option<RevisionId>,
+        /// What is wrong.
+        why: String,
+    },
 }
 
 impl Bootloader for MachineLoader {
@@ -41,6 +49,7 @@ impl Bootloader for MachineLoader {
         match self {
             Self::None(none) => none.booted(),
             Self::Some(loader) => loader.booted(),
+            Self::Away { booted, .. } => booted.clone(),
         }
     }
 
@@ -48,6 +57,8 @@ impl Bootloader for MachineLoader {
         match self {
             Self::None(none) => none.is_damaged(),
             Self::Some(loader) => loader.is_damaged(),
+            // So that it is told at the start, and not only when a revision is tried.
+            Self::Away { .. } => true,
         }
     }
 
@@ -55,6 +66,7 @@ impl Bootloader for MachineLoader {
         match self {
             Self::None(none) => none.arm(trial),
             Self::Some(loader) => loader.arm(trial),
+            Self::Away { why, .. } => Err(why.clone()),
         }
     }
 
@@ -62,6 +74,7 @@ impl Bootloader for MachineLoader {
         match self {
             Self::None(none) => none.confirm(committed),
             Self::Some(loader) => loader.confirm(committed),
+            Self::Away { why, .. } => Err(why.clone()),
         }
     }
 }
@@ -137,8 +150,11 @@ pub(crate) fn set_up(
     store: &Store<LinuxDisk>,
     cmdline: &str,
 ) -> Result<MachineLoader, LoaderError> {
-    let Some(parts) = parts(config, store, Of::Machine)? else {
-        return Ok(MachineLoader::None(NoBootloader));
+    let parts = match parts(config, store, Of::Machine) {
+        Ok(Some(parts)) => parts,
+        Ok(None) => return Ok(MachineLoader::None(NoBootloader)),
+        Err(error @ LoaderError::Open { .. }) => return away(config, store, cmdline, error),
+        Err(error) => return Err(error),
     };
     let (revision, notice) = booted(config.text("booted"), cmdline);
     if let Some(notice) = notice {
@@ -154,6 +170,24 @@ pub(crate) fn set_up(
     let bootloader = config.text("bootloader");
     tracing::info!(bootloader, choice = ?loader.choice(), "boot loader");
     Ok(MachineLoader::Some(loader))
+}
+
+/// A boot loader whose place cannot be opened, unless the kernel that runs is on trial: then the start ends here, the machine is started
+/// again, and the boot loader falls back by itself.
+fn away(
+    config: &Config,
+    store: &Store<LinuxDisk>,
+    cmdline: &str,
+    error: LoaderError,
+) -> Result<MachineLoader, LoaderError> {
+    let (booted, _) = booted(config.text("booted"), cmdline);
+    let trial = store.read_marker().ok().and_then(|read| read.marker?.trial);
+    if trial.is_some_and(|trial| trial.by_reboot && Some(trial.revision) == booted) {
+        return Err(error);
+    }
+    let why = explain(&error);
+    tracing::error!("{why}: what is committed runs, and nothing new is begun");
+    Ok(MachineLoader::Away { booted, why })
 }
 
 /// The same for a storage that is being made on another machine: its file system's journal is not ours to empty, nothing was booted, and
@@ -467,5 +501,58 @@ mod tests {
                 "{word}"
             );
         }
+    }
+
+    /// A boot partition that died must not keep a device from running what it has; a trial that cannot reach it is none.
+    #[test]
+    fn a_place_that_is_gone_stops_only_the_trial_of_a_kernel() {
+        let storage = tempfile::tempdir().unwrap();
+        let opened = Store::open(
+            LinuxDisk::open(storage.path()).unwrap(),
+            store::Options::default(),
+            model::Instant::default(),
+        );
+        let mut config = Config::defaults();
+        let source = crate::config::Source::CommandLine;
+        let gone = storage.path().join("no-such-partition");
+        for (name, value) in [
+            ("bootloader", "systemd-boot".to_owned()),
+            ("bootloader-path", gone.display().to_string()),
+            ("storage", storage.path().display().to_string()),
+        ] {
+            config.set(name, &value, source.clone()).unwrap();
+        }
+        let manifest = br##"{"#spec":"pantavisor-service-system@1"}"##;
+        let (one, two): (RevisionId, RevisionId) = ("1".parse().unwrap(), "2".parse().unwrap());
+        for revision in [&one, &two] {
+            let progress = model::Progress::new(model::State::Done, "", 0);
+            let new = store::NewRevision {
+                revision,
+                manifest,
+                progress: &progress,
+                commit_message: None,
+            };
+            opened.store.put_revision(new).unwrap();
+        }
+        let mut marker = model::Marker {
+            committed: Some(one.clone()),
+            ..model::Marker::default()
+        };
+        let up = |cmdline: &str| set_up(&config, &opened.store, cmdline);
+        opened.store.write_marker(&marker).unwrap();
+        let mut loader = up("coxswain.booted=1 pv_rev=1").unwrap();
+        assert_eq!(loader.booted(), Some(one.clone()));
+        assert!(loader.is_damaged());
+        for told in [loader.confirm(&one), loader.arm(&two)] {
+            assert!(told.unwrap_err().contains("no-such-partition"));
+        }
+        marker.trial = Some(model::marker::Trial {
+            revision: two.clone(),
+            tries_left: 3,
+            by_reboot: true,
+        });
+        opened.store.write_marker(&marker).unwrap();
+        assert!(up("pv_rev=1").is_ok(), "the fallback runs");
+        assert!(up("pv_rev=2").is_err(), "the trial does not");
     }
 }

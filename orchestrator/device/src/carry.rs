@@ -27,6 +27,22 @@ const LOG_LINES: usize = 100;
 /// Bytes of log lines that go into a progress: it is read often.
 const PROGRESS_LOG_BYTES: usize = 4 << 10;
 
+/// Why something was not written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unwritten {
+    /// The storage did not take it.
+    #[error("{0}")]
+    Storage(String),
+    /// The boot loader's own place did not take it, or has nothing to start.
+    #[error(
+        "the boot loader could not be told what to start: {0}; mount its partition so that it can be written, or mend the settings that begin with bootloader"
+    )]
+    BootLoader(String),
+    /// It can never be written.
+    #[error("revision {0} is not on the storage any more; put it again")]
+    Gone(RevisionId),
+}
+
 /// Something that is true and not yet durable.
 #[derive(Debug)]
 pub(crate) enum Owed {
@@ -73,7 +89,8 @@ impl<W: World> Device<W> {
                         .set_mode(lifecycle::containers::Mode::Normal);
                 }
                 Effect::End(ending) => {
-                    self.pay(now);
+                    // What stays owed is found out by the next start.
+                    self.pay(now).ok();
                     self.stage = Stage::Ended(ending);
                     self.ports.power.end(ending);
                     return;
@@ -156,65 +173,76 @@ impl<W: World> Device<W> {
     }
 
     fn write_gate(&mut self, now: Instant, write: &Write) -> Result<(), String> {
-        self.pay(now);
-        if !self.owed.is_empty() {
-            return Err(
-                "earlier writes could not be made yet; make room on the storage or check the disk"
-                    .to_owned(),
-            );
+        self.pay_all(now)?;
+        self.write(write).map_err(|error| error.to_string())
+    }
+
+    /// Writes all that is owed, or says why nothing new may begin.
+    pub(crate) fn pay_all(&mut self, now: Instant) -> Result<(), String> {
+        match self.pay(now) {
+            Ok(()) => Ok(()),
+            Err(Unwritten::Storage(error)) => Err(format!(
+                "earlier writes could not be made yet: {error}; make room on the storage or check the disk"
+            )),
+            Err(error @ (Unwritten::BootLoader(_) | Unwritten::Gone(_))) => {
+                Err(format!("earlier writes could not be made yet: {error}"))
+            }
         }
-        self.write(write)
     }
 
     /// One durable write.
-    pub(crate) fn write(&mut self, write: &Write) -> Result<(), String> {
+    pub(crate) fn write(&mut self, write: &Write) -> Result<(), Unwritten> {
+        let storage = Unwritten::Storage;
         match write {
             Write::Marker(marker) => self.write_marker(marker.clone()),
             Write::Progress(revision, progress) => {
                 let progress = self.with_log(revision, progress);
-                or_gone(self.store.set_progress(revision, &progress))?;
+                or_gone(self.store.set_progress(revision, &progress)).map_err(storage)?;
                 let now = self.ports.clock.now();
                 self.updates.note(revision, progress.status, now);
                 let text = format!("{} {}", progress.status, progress.message);
                 self.tell("progress", Some(revision.clone()), None, text);
                 Ok(())
             }
-            Write::Done(revision) => or_gone(self.store.set_done(revision)),
+            Write::Done(revision) => or_gone(self.store.set_done(revision)).map_err(storage),
             Write::Current(revision) => self
                 .store
                 .set_current(revision)
-                .map_err(|error| explain(&error)),
+                .map_err(|error| storage(explain(&error))),
             Write::Failure(failing) => {
                 let failure = self.failure(failing);
                 self.write_failure(&failure)
             }
-            Write::Confirm(revision) => self.ports.bootloader.confirm(revision),
-            Write::Arm(revision) => self.ports.bootloader.arm(revision),
-            Write::Reset(reset) => self.write_reset(reset),
-            Write::ForgetReset => self.forget_reset(),
+            Write::Confirm(revision) => {
+                let told = self.ports.bootloader.confirm(revision);
+                told.map_err(Unwritten::BootLoader)
+            }
+            Write::Arm(revision) => {
+                let told = self.ports.bootloader.arm(revision);
+                told.map_err(Unwritten::BootLoader)
+            }
+            Write::Reset(reset) => self.write_reset(reset).map_err(storage),
+            Write::ForgetReset => self.forget_reset().map_err(storage),
         }
     }
 
-    fn write_marker(&mut self, mut marker: Marker) -> Result<(), String> {
+    fn write_marker(&mut self, mut marker: Marker) -> Result<(), Unwritten> {
         marker.generations_reserved = marker.generations_reserved.max(self.generations_reserved);
         match self.store.write_marker(&marker) {
             Ok(_) => {
                 self.durable = marker;
                 Ok(())
             }
-            // It can never be written, and trying again would hold up everything else.
-            Err(MarkerError::NamesMissing(revision)) => Err(format!(
-                "revision {revision} is not on the storage any more"
-            )),
-            Err(error) => Err(explain(&error)),
+            Err(MarkerError::NamesMissing(revision)) => Err(Unwritten::Gone(revision)),
+            Err(error) => Err(Unwritten::Storage(explain(&error))),
         }
     }
 
-    fn write_failure(&mut self, failure: &Failure) -> Result<(), String> {
+    fn write_failure(&mut self, failure: &Failure) -> Result<(), Unwritten> {
         let id = self
             .store
             .add_failure(failure)
-            .map_err(|error| explain(&error))?;
+            .map_err(|error| Unwritten::Storage(explain(&error)))?;
         self.last_failure = Some(id);
         Ok(())
     }
@@ -234,35 +262,41 @@ impl<W: World> Device<W> {
         };
         self.owed.push_back(owed);
         if self.owed.len() == 1 {
-            self.pay(now);
+            // What fails is told, and tried again.
+            self.pay(now).ok();
         }
     }
 
     pub(crate) fn pay_when_due(&mut self, now: Instant) {
         if self.owed_retry.is_some_and(|at| now >= at) {
-            self.pay(now);
+            self.pay(now).ok();
         }
     }
 
-    /// Writes what is owed, as far as the storage takes it.
-    pub(crate) fn pay(&mut self, now: Instant) {
+    /// Writes what is owed, as far as it can be. What cannot is told, and tried again later; the error says what the first of it waits for.
+    pub(crate) fn pay(&mut self, now: Instant) -> Result<(), Unwritten> {
         self.owed_retry = None;
         while let Some(owed) = self.owed.pop_front() {
             let paid = match &owed {
                 Owed::Write(write) => self.write(write),
                 Owed::Failure(failure) => self.write_failure(failure),
             };
-            if let Err(error) = paid {
-                tracing::warn!("not durable yet: {error}");
-                self.notice(format!(
-                    "the storage did not take a write ({error}); it is tried again every {} s",
-                    RETRY.as_secs()
-                ));
-                self.owed.push_front(owed);
-                self.owed_retry = Some(now + RETRY);
-                return;
-            }
+            let Err(error) = paid else { continue };
+            tracing::warn!("not durable yet: {error}");
+            let again = RETRY.as_secs();
+            self.notice(match &error {
+                Unwritten::Storage(error) => format!(
+                    "the storage did not take a write ({error}); it is tried again every {again} s"
+                ),
+                Unwritten::BootLoader(_) | Unwritten::Gone(_) => {
+                    format!("{error}; it is tried again every {again} s")
+                }
+            });
+            self.owed.push_front(owed);
+            self.owed_retry = Some(now + RETRY);
+            return Err(error);
         }
+        Ok(())
     }
 
     /// Reserves numbers for instances. When that fails they are used all the same: a device that cannot write must still run,

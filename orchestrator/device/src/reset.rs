@@ -39,13 +39,7 @@ impl<W: World> Device<W> {
             return Err(Refusal::UpdateInProgress { trial });
         }
         self.check_factory()?;
-        self.pay(now);
-        if !self.owed.is_empty() {
-            return Err(Refusal::Internal(
-                "earlier writes could not be made yet; make room on the storage or check the disk"
-                    .to_owned(),
-            ));
-        }
+        self.pay_all(now).map_err(Refusal::Internal)?;
         let reset = Reset::new(wipe_volumes);
         if let Err(error) = self.store.set_reset(&reset) {
             // It may be remembered all the same, and nobody expects it then.

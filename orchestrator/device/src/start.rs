@@ -194,7 +194,7 @@ impl<W: World> Device<W> {
             };
             if let Err(error) = self.write(&write) {
                 if let Stage::Booting(facts) = &mut self.stage {
-                    facts.cannot_count = Some(error);
+                    facts.cannot_count = Some(error.to_string());
                 }
                 return false;
             }

@@ -548,13 +548,33 @@ fn run(facts: &Facts, boot: &mut Boot, base: Option<Running>) {
         .effects
         .iter()
         .any(|effect| matches!(effect, Effect::Owe(Write::Failure(_))));
-    if repaired || given_up {
-        boot.start = Start::Reboot;
-    } else {
-        boot.notices.push(format!(
+    match &facts.cannot_count {
+        None if repaired || given_up => {
+            before_restart(&mut boot.effects);
+            boot.start = Start::Reboot;
+        }
+        Some(why) if repaired || given_up => boot.notices.push(format!(
+            "the kernel of revision {booted} runs although {revision} is the one to boot, and the machine is not restarted for it \
+             because it would be again and again while this cannot be written: {why}; mend that, then restart"
+        )),
+        Some(_) | None => boot.notices.push(format!(
             "the boot loader started the kernel of revision {booted} although {revision} is the one to boot; \
              check the boot loader's files, then restart"
-        ));
+        )),
+    }
+}
+
+/// What makes the next start see that there was a restart for this is durable before it, or there is none: a storage that takes no writes
+/// would show every start the same.
+fn before_restart(effects: &mut [Effect]) {
+    let tells = |effect: &Effect| matches!(effect, Effect::Owe(Write::Progress(..)));
+    let Some(last) = effects.iter().rposition(tells) else {
+        return;
+    };
+    for effect in effects.iter_mut().take(last + 1) {
+        if let Effect::Owe(write) = effect {
+            *effect = Effect::Gate(Gate::Trial, write.clone());
+        }
     }
 }
 

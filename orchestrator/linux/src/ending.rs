@@ -7,6 +7,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
+use rustix::fs::StatVfsMountFlags;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::system::RebootCommand;
@@ -104,6 +105,33 @@ pub fn make_safe(target: &Path) -> io::Result<Safe> {
     Ok(Safe::ReadOnly)
 }
 
+/// The root becomes read-only, where it is one that something can be lost of: it cannot be unmounted, and a restart writes nothing.
+///
+/// # Errors
+/// Something has a file of it open for writing.
+pub fn make_root_safe() -> io::Result<()> {
+    let table = fs::read("/proc/self/mountinfo")?;
+    if root_kind(&table).is_none_or(|kind| IN_MEMORY.contains(&kind.as_str())) {
+        return Ok(());
+    }
+    let is = rustix::fs::statvfs("/")?;
+    if is.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        return Ok(());
+    }
+    Ok(rustix::mount::mount_remount("/", MountFlags::RDONLY, c"")?)
+}
+
+const IN_MEMORY: [&str; 3] = ["rootfs", "ramfs", "tmpfs"];
+
+/// What the root is now: the last one that was mounted over the others.
+fn root_kind(table: &[u8]) -> Option<String> {
+    let mounts = table
+        .split(|byte| *byte == b'\n')
+        .filter_map(crate::mounts::of_line);
+    let mut roots = mounts.filter(|(target, _)| target.as_os_str().as_bytes() == b"/");
+    roots.next_back().map(|(_, kind)| kind)
+}
+
 const MOUNTS_MAX: usize = 16;
 
 /// Everything that is mounted from a disk becomes read-only, whoever holds it: the kernel's own emergency.
@@ -148,6 +176,15 @@ mod tests {
     fn what_is_not_mounted_is_safe() {
         let nowhere = Path::new("/nonexistent/coxswain");
         assert_eq!(make_safe(nowhere).unwrap(), Safe::Unmounted);
+    }
+
+    #[test]
+    fn the_root_is_what_was_mounted_last() {
+        let initramfs = b"1 1 0:2 / / rw - rootfs rootfs rw\n20 1 0:21 / /proc rw - proc proc rw\n";
+        assert_eq!(root_kind(initramfs).as_deref(), Some("rootfs"));
+        let disk = b"1 1 0:2 / / rw - rootfs rootfs rw\n25 1 254:2 / / rw,noatime shared:1 - ext4 /dev/vda2 rw\n";
+        assert_eq!(root_kind(disk).as_deref(), Some("ext4"));
+        assert_eq!(root_kind(b""), None);
     }
 
     #[test]

@@ -153,6 +153,32 @@ pub fn find(fits: impl Fn(&[Vec<u8>]) -> bool) -> Vec<Process> {
         .collect()
 }
 
+/// Numbers and short names of all programs, this one too; neither zombies nor threads of the kernel. Nothing is read of their memory,
+/// for which the kernel could make us wait as long as they wait for a disk.
+pub fn programs() -> Vec<(u32, String)> {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter_map(|pid: u32| {
+            // It may be gone meanwhile.
+            let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+            Some((pid, program_of(&stat)?))
+        })
+        .collect()
+}
+
+/// The name, if it is a program that is not a zombie.
+fn program_of(stat: &[u8]) -> Option<String> {
+    let from = stat.iter().position(|byte| *byte == b'(')? + 1;
+    let to = stat.iter().rposition(|byte| *byte == b')')?;
+    let is_over = matches!(stat.get(to + 2)?, b'Z' | b'X' | b'x');
+    let is_kernels = field_of(stat, FLAGS)? & KERNEL_THREAD != 0;
+    let name = String::from_utf8_lossy(stat.get(from..to)?).into_owned();
+    (!is_over && !is_kernels).then_some(name)
+}
+
 fn arguments(pid: u32) -> io::Result<Vec<Vec<u8>>> {
     let bytes = fs::read(format!("/proc/{pid}/cmdline"))?;
     Ok(bytes
@@ -250,6 +276,8 @@ pub fn device_numbers(device: u64) -> (u32, u32) {
 
 /// Numbers of fields, as proc(5) counts them.
 const FLAGS: usize = 9;
+/// `PF_KTHREAD`.
+const KERNEL_THREAD: u64 = 0x0020_0000;
 const START_TICKS: usize = 22;
 
 /// A field after the second one, which is a name in parentheses that may hold anything.
@@ -269,6 +297,34 @@ mod tests {
         let stat = b"7 (a) b) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 9 10";
         assert_eq!(field_of(stat, START_TICKS), Some(4711));
         assert_eq!(field_of(stat, FLAGS), Some(4_194_560));
+    }
+
+    #[test]
+    fn programs_are_neither_zombies_nor_the_kernels() {
+        let stat = |name: &str, letter: &str, flags: u64| {
+            let text = format!("7 ({name}) {letter} 1 7 7 0 -1 {flags} 1 2 3");
+            program_of(text.as_bytes())
+        };
+        assert_eq!(stat("a) (b", "D", 0x40_0100).as_deref(), Some("a) (b"));
+        assert_eq!(stat("sh", "Z", 0x40_0100), None);
+        assert_eq!(stat("kworker/0:1", "I", 0x0420_8060), None);
+        let us = std::process::id();
+        assert!(
+            programs()
+                .iter()
+                .any(|(pid, name)| *pid == us && !name.is_empty())
+        );
+    }
+
+    /// A program may overwrite its arguments, and is one all the same.
+    #[test]
+    fn a_program_without_arguments_is_one() {
+        use std::os::unix::process::CommandExt as _;
+        let mut child = Command::new("sleep").arg0("").arg("60").spawn().unwrap();
+        let found = programs().iter().any(|(pid, _)| *pid == child.id());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(found);
     }
 
     #[test]

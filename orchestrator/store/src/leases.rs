@@ -3,7 +3,7 @@
 //! One lock around this table makes "it exists, so lease it" and "it is not leased, so unlink it" atomic to each other. It is
 //! bounded: when it is full it forgets single leases and leases everything instead, which is always safe.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -53,6 +53,8 @@ pub(crate) struct Table {
     /// Until then every object is leased, known or not.
     everything_until: Instant,
     active: Vec<Arc<Active>>,
+    /// Objects that have just got their name, until that is durable; as many as uploads end at once, and those whose sync failed.
+    settling: BTreeSet<ObjectId>,
     /// The latest time that a caller has told.
     now: Instant,
 }
@@ -63,6 +65,7 @@ impl Table {
             known: BTreeMap::new(),
             everything_until,
             active: Vec::new(),
+            settling: BTreeSet::new(),
             now,
         }
     }
@@ -117,8 +120,19 @@ impl Table {
         self.known.get(object).is_some_and(|known| known.unreadable)
     }
 
-    /// The name of a verified object has been synced.
+    /// The object gets its name now.
+    pub(crate) fn set_settling(&mut self, object: ObjectId) {
+        self.settling.insert(object);
+    }
+
+    /// Whether it has its name, and a power cut could take it away again.
+    pub(crate) fn is_settling(&self, object: &ObjectId) -> bool {
+        self.settling.contains(object)
+    }
+
+    /// The name of an object has been synced.
     pub(crate) fn set_durable(&mut self, object: &ObjectId) {
+        self.settling.remove(object);
         if let Some(known) = self.known.get_mut(object) {
             known.durable = known.verified.is_some();
         }

@@ -81,8 +81,11 @@ impl<D: Disk> Store<D> {
     /// # Errors
     /// The disk failed.
     pub fn object_len(&self, object: &ObjectId) -> Result<Option<u64>, Failed> {
-        let len = self.inner.object_len(object)?;
-        Ok(len.filter(|_| !lock(&self.inner.objects).is_unreadable(object)))
+        let Some(len) = self.inner.object_len(object)? else {
+            return Ok(None);
+        };
+        self.inner.settle_name(object)?;
+        Ok((!lock(&self.inner.objects).is_unreadable(object)).then_some(len))
     }
 
     /// Whether an object is there, as [`Store::object_len`] says (see [`Store::verify_object`] for whether it is whole).
@@ -99,7 +102,11 @@ impl<D: Disk> Store<D> {
     /// The disk failed.
     pub fn open_object(&self, object: &ObjectId) -> Result<Option<D::Read>, Failed> {
         let path = layout::object(object);
-        absent(self.inner.disk.open(&path)).map_err(failed("open", &path))
+        let opened = absent(self.inner.disk.open(&path)).map_err(failed("open", &path))?;
+        if opened.is_some() {
+            self.inner.settle_name(object)?;
+        }
+        Ok(opened)
     }
 
     /// Shows every object with its size, in no particular order, in memory that does not grow with their number; those that were found
@@ -113,8 +120,7 @@ impl<D: Disk> Store<D> {
     ) -> Result<(), Failed> {
         let inner = &self.inner;
         let mut problem = None;
-        inner.visit_object_names(&mut |object| match inner.object_len(&object) {
-            Ok(Some(_)) if lock(&inner.objects).is_unreadable(&object) => ControlFlow::Continue(()),
+        inner.visit_object_names(&mut |object| match self.object_len(&object) {
             Ok(Some(len)) => visitor(object, len),
             Ok(None) => ControlFlow::Continue(()),
             Err(error) => {
@@ -155,7 +161,14 @@ impl<D: Disk> Store<D> {
     /// # Errors
     /// The corrupt object could not be moved away.
     pub fn verify_object(&self, object: &ObjectId, reading: Reading) -> Result<Verdict, Failed> {
-        self.inner.verify_object(object, reading)
+        let verdict = self.inner.verify_object(object, reading)?;
+        // What is good may be named by the marker next.
+        match self.inner.settle_name(object) {
+            Err(error) if verdict == Verdict::Good => {
+                Ok(Verdict::Unreadable(crate::explain(&error)))
+            }
+            Ok(()) | Err(_) => Ok(verdict),
+        }
     }
 }
 
@@ -166,6 +179,21 @@ pub(crate) enum Unlinked {
 }
 
 impl<D: Disk> Inner<D> {
+    /// Called by who has found an object and tells of it: one that has just got its name must not be gone after a power cut. Nearly
+    /// always there is nothing to do.
+    pub(crate) fn settle_name(&self, object: &ObjectId) -> Result<(), Failed> {
+        if !lock(&self.objects).is_settling(object) {
+            return Ok(());
+        }
+        self.make_name_durable(object)
+    }
+
+    pub(crate) fn make_name_durable(&self, object: &ObjectId) -> Result<(), Failed> {
+        self.sync_dir(Path::new(layout::OBJECTS))?;
+        lock(&self.objects).set_durable(object);
+        Ok(())
+    }
+
     pub(crate) fn object_len(&self, object: &ObjectId) -> Result<Option<u64>, Failed> {
         let found = self.metadata_of(&layout::object(object))?;
         Ok(found

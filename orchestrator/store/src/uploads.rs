@@ -213,11 +213,10 @@ impl<D: Disk> Inner<D> {
 
     /// Makes the name of an object durable, once.
     fn sync_object_name(&self, object: &ObjectId) -> Result<(), Failed> {
-        if !lock(&self.objects).is_durable(object) {
-            self.sync_dir(Path::new(layout::OBJECTS))?;
-            lock(&self.objects).set_durable(object);
+        if lock(&self.objects).is_durable(object) {
+            return Ok(());
         }
-        Ok(())
+        self.make_name_durable(object)
     }
 
     /// Leases the object and says whether it is there, whole and durable.
@@ -452,6 +451,8 @@ impl<D: Disk> Incoming<D> {
             let there = inner.object_stamp(&object)?;
             let known_good = there.is_some() && table.verified(&object) == there;
             if !known_good {
+                // From here on who finds it makes sure that it stays before anybody is told of it.
+                table.set_settling(object);
                 inner.rename(&self.path, &layout::object(&object))?;
                 if let Some(stamp) = inner.object_stamp(&object)? {
                     table.set_verified(object, stamp);

@@ -84,18 +84,13 @@ fn wait_until_alone(init: &mut Init, is_over: impl Fn() -> bool) -> bool {
     }
 }
 
-/// Programs that run beside us; neither zombies nor threads of the kernel.
+/// Programs that run beside us.
 fn left_over() -> Vec<String> {
     let us = std::process::id();
-    let is_program = |arguments: &[Vec<u8>]| arguments.iter().any(|argument| !argument.is_empty());
-    process::find(is_program)
-        .iter()
-        .filter(|process| process.pid() != us)
-        .map(|process| {
-            let name = process.arguments().unwrap_or_default().into_iter().next();
-            let name = name.unwrap_or_default();
-            format!("{} ({})", String::from_utf8_lossy(&name), process.pid())
-        })
+    let others = process::programs();
+    let others = others.iter().filter(|(pid, _)| *pid != us);
+    others
+        .map(|(pid, name)| format!("{name} ({pid})"))
         .collect()
 }
 
@@ -128,6 +123,9 @@ fn file_systems(init: &mut Init, limit: &Limit) -> Result<Done, String> {
                 }
                 Err(error) => said.push(format!("{}: {error}", target.display())),
             }
+        }
+        if let Err(error) = ending::make_root_safe() {
+            said.push(format!("the root cannot be made read-only: {error}"));
         }
         Ok(said.join("; "))
     })?;

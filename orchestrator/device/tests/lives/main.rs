@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, unreachable_pub)]
 
 mod claims;
+mod loader;
 mod memory;
 mod reset;
 mod sick;
@@ -553,16 +554,7 @@ fn a_changed_kernel_is_tried_by_a_reboot() {
     let rig = Rig::new(Settings::default());
     rig.with(|o| o.booted = Some(id("locals/one")));
     let mut rig = rig.kill();
-    let bsp = |rig: &mut Rig, kernel: &str, web: &str| {
-        let text = String::from_utf8(rig.manifest(&[("web", web, READY)])).unwrap();
-        let kernel = rig.object(kernel.as_bytes());
-        let end = text.rfind('}').unwrap();
-        format!(
-            r#"{},"bsp/kernel.img":"{kernel}","bsp/run.json":{{"linux":"kernel.img"}}}}"#,
-            &text[..end]
-        )
-        .into_bytes()
-    };
+    let bsp = loader::manifest_with_kernel;
     let one = bsp(&mut rig, "k1", "ready 5");
     rig.ask(Request::PutRevision {
         revision: id("locals/one"),

@@ -41,6 +41,8 @@ pub struct Outside {
     pub booted: Option<RevisionId>,
     pub armed: Option<RevisionId>,
     pub confirmed: Option<RevisionId>,
+    /// Why the boot loader's place takes no writes.
+    pub unwritable: Option<String>,
     pub ending: Option<Ending>,
     pub away: bool,
     pub kept: Vec<RuntimeCommand>,
@@ -240,12 +242,19 @@ impl Bootloader for Shared {
     }
 
     fn arm(&mut self, trial: &RevisionId) -> Result<(), String> {
-        self.0.lock().unwrap().armed = Some(trial.clone());
+        let mut outside = self.0.lock().unwrap();
+        if let Some(why) = outside.unwritable.clone() {
+            return Err(why);
+        }
+        outside.armed = Some(trial.clone());
         Ok(())
     }
 
     fn confirm(&mut self, committed: &RevisionId) -> Result<(), String> {
         let mut outside = self.0.lock().unwrap();
+        if let Some(why) = outside.unwritable.clone() {
+            return Err(why);
+        }
         outside.armed = None;
         outside.confirmed = Some(committed.clone());
         Ok(())

@@ -465,12 +465,56 @@ fn a_boot_loader_that_is_behind_is_told_and_obeyed_once() {
     // Another one, and the commit was cut: restart.
     facts.booted_fingerprint = kernel("old");
     facts.revisions[2] = known("locals/c", Some(State::Testing), false, 3);
-    assert_eq!(started(&boot(&facts)), "reboot");
+    let restart = boot(&facts);
+    assert_eq!(started(&restart), "reboot");
+    // What ends the row of restarts is durable before the first one.
+    assert_eq!(
+        written(&restart),
+        [
+            "gate locals/c DONE 0",
+            "done locals/c",
+            "current locals/c",
+            "confirm locals/c"
+        ]
+    );
     // Still another one after that: run, and say so.
     facts.revisions[2] = known("locals/c", Some(State::Done), true, 3);
     let stubborn = boot(&facts);
     assert_eq!(started(&stubborn), "run locals/c");
     assert_eq!(stubborn.notices.len(), 1);
+}
+
+#[test]
+fn nothing_is_restarted_for_while_the_storage_takes_no_writes() {
+    let kernel = |name: &str| Some(ObjectId::of(name.as_bytes()));
+    // A commit that was cut.
+    let mut cut = facts();
+    no_trial(&mut cut);
+    cut.booted = Some(id("locals/p"));
+    cut.booted_fingerprint = kernel("old");
+    cut.revisions[2] = known("locals/c", Some(State::Testing), false, 3);
+    // A trial that has no tries left, and a boot loader that goes on starting it.
+    let mut given_up = facts();
+    set_trial(&mut given_up, |trial| {
+        trial.by_reboot = true;
+        trial.tries_left = 0;
+    });
+    given_up.booted = Some(id("locals/t"));
+    given_up.booted_fingerprint = kernel("sick");
+    for mut facts in [cut, given_up] {
+        assert_eq!(started(&boot(&facts)), "reboot");
+        facts.cannot_count = Some("read-only".to_owned());
+        let stays = boot(&facts);
+        assert_eq!(started(&stays), "run locals/c");
+        assert!(
+            !written(&stays)
+                .iter()
+                .any(|write| write.starts_with("gate"))
+        );
+        let told =
+            |notice: &String| notice.contains("not restarted") && notice.contains("read-only");
+        assert!(stays.notices.iter().any(told), "{:?}", stays.notices);
+    }
 }
 
 #[test]

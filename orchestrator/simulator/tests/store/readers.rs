@@ -4,15 +4,16 @@
 //! Just before each sync of a folder a reader looks, in a thread of its own. It may wait; what it is told by then must be what a power
 //! cut at that moment leaves.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use model::progress::{State, message};
-use model::{Instant, Progress, RevisionId};
+use model::{Instant, ObjectId, Progress, RevisionId};
 use simulator::disk::Disk as Sim;
-use store::{NewRevision, Options, Store};
+use store::{Begun, HashedUpload, NewRevision, Options, Reading, Store, Verdict};
 
 use crate::broken::{Broken, Bug};
 
@@ -110,4 +111,71 @@ fn a_revision_is_gone_when_that_is_durable() {
         assert_eq!(look(store), None);
     });
     assert!(!told.contains(&None), "{told:?}");
+}
+
+/// Whether somebody who looks in one way or another is told of an object.
+type Look = fn(&Store<Broken>, &ObjectId) -> bool;
+
+/// Puts an object, and says what a reader was told just before the sync of the folder of the objects.
+fn told_of_an_object(look: Look) -> Vec<bool> {
+    let broken = Broken::new(Sim::default(), Bug::None);
+    let before_sync = broken.before_sync.clone();
+    let store = Store::open(broken, Options::default(), Instant::ZERO).store;
+    let bytes = b"bytes that are being put";
+    let object = ObjectId::of(bytes);
+    let Ok(Begun::Upload(upload)) = store.begin_upload(object, None, Instant::ZERO) else {
+        panic!("there is room, and it is not there");
+    };
+    let mut upload = HashedUpload::new(upload).unwrap();
+    upload.append(bytes).unwrap();
+    let (told, act_told) = channel();
+    let act = {
+        let (store, mut looked) = (store.clone(), false);
+        move |path: &Path| {
+            // The reader may make it durable itself, which is another sync.
+            if path != Path::new("objects") || std::mem::replace(&mut looked, true) {
+                return;
+            }
+            let (sender, receiver) = channel();
+            let store = store.clone();
+            std::thread::spawn(move || sender.send(look(&store, &object)));
+            // Who waits is told later, when it is durable.
+            if let Ok(seen) = receiver.recv_timeout(LOOK) {
+                told.send(seen).unwrap();
+            }
+        }
+    };
+    *before_sync.0.lock().unwrap() = Some(Box::new(act));
+    upload.finish(Instant::ZERO).unwrap();
+    *before_sync.0.lock().unwrap() = None;
+    assert!(look(&store, &object), "it is told of once it is durable");
+    act_told.into_iter().collect()
+}
+
+#[test]
+fn an_object_is_told_of_when_its_name_is_durable() {
+    let looks: [(&str, Look); 4] = [
+        ("size", |store, object| {
+            store.object_len(object).unwrap().is_some()
+        }),
+        ("bytes", |store, object| {
+            store.open_object(object).unwrap().is_some()
+        }),
+        ("list", |store, object| {
+            let mut found = false;
+            let mut visitor = |listed, _| {
+                found |= listed == *object;
+                ControlFlow::Continue(())
+            };
+            store.visit_objects(&mut visitor).unwrap();
+            found
+        }),
+        ("verify", |store, object| {
+            store.verify_object(object, Reading::Once).unwrap() == Verdict::Good
+        }),
+    ];
+    for (name, look) in looks {
+        let told = told_of_an_object(look);
+        assert!(!told.contains(&true), "{name}: {told:?}");
+    }
 }
