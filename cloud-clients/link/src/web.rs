@@ -15,10 +15,8 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::config::{Config, ConfigError};
@@ -28,6 +26,7 @@ use crate::offer::Credentials;
 mod address;
 mod errors;
 mod proxy;
+mod reach;
 pub mod tls;
 pub mod token;
 
@@ -37,6 +36,9 @@ mod tests;
 pub use address::{Address, Origin};
 pub use errors::WebError;
 pub use proxy::{Proxies, Proxy};
+
+/// What a server says of the time is news when it is so much later than what is known.
+const TIME_STEP_S: u64 = 600;
 
 /// How to speak with the web.
 #[derive(Debug, Clone)]
@@ -271,7 +273,7 @@ pub struct Web {
 
 struct Shared {
     settings: WebSettings,
-    tls: Arc<ClientConfig>,
+    tls: tls::Client,
     time: tls::Time,
     idle: Mutex<VecDeque<Idle>>,
 }
@@ -279,7 +281,13 @@ struct Shared {
 struct Idle {
     origin: Origin,
     since: Instant,
+    connection: Connection,
+}
+
+/// A connection that takes a call, and who is at its other end when that is proven.
+struct Connection {
     sender: SendRequest<Full<Bytes>>,
+    peer: Option<Arc<tls::Peer>>,
 }
 
 impl std::fmt::Debug for Web {
@@ -296,7 +304,7 @@ impl Web {
     pub fn new(settings: WebSettings, time: tls::Time) -> Result<Self, WebError> {
         Ok(Self {
             shared: Arc::new(Shared {
-                tls: tls::client_config(&settings.tls, &time)?,
+                tls: tls::client(&settings.tls, &time)?,
                 settings,
                 time,
                 idle: Mutex::default(),
@@ -334,8 +342,10 @@ impl Web {
     /// See [`WebError`].
     pub async fn open(&self, call: &Call) -> Result<Open, WebError> {
         let mut address = call.address.clone();
+        let mut with_credentials = true;
         for _ in 0..=limits::REDIRECTS_MAX {
-            let with_credentials = address.origin() == call.address.origin();
+            // Once elsewhere, never again: whoever sends it back chooses the path.
+            with_credentials &= address.origin() == call.address.origin();
             let open = self.open_once(call, &address, with_credentials).await?;
             let follows = matches!(call.method, Method::GET | Method::HEAD)
                 && matches!(open.status.as_u16(), 301 | 302 | 303 | 307 | 308);
@@ -371,11 +381,11 @@ impl Web {
         let origin = address.origin();
         let patience = self.shared.settings.answer_timeout;
         // A connection that was idle may have been closed by the server meanwhile: then a new one is tried, once.
-        if let Some(mut sender) = self.shared.take_idle(origin) {
+        if let Some(mut connection) = self.shared.take_idle(origin) {
             let request = self.request(call, address, with_credentials)?;
-            let sent = tokio::time::timeout(patience, sender.send_request(request)).await;
-            match sent {
-                Ok(Ok(response)) => return Ok(self.opened(response, sender, address)),
+            let sending = connection.sender.send_request(request);
+            match tokio::time::timeout(patience, sending).await {
+                Ok(Ok(response)) => return Ok(self.opened(response, connection, address)),
                 Ok(Err(error)) if error.is_canceled() || call.method.is_idempotent() => {}
                 Ok(Err(error)) => return Err(broken(origin, &error)),
                 Err(_) => {
@@ -388,10 +398,10 @@ impl Web {
             }
         }
         let request = self.request(call, address, with_credentials)?;
-        let mut sender = self.shared.connect(origin).await?;
-        let sent = tokio::time::timeout(patience, sender.send_request(request)).await;
-        match sent {
-            Ok(Ok(response)) => Ok(self.opened(response, sender, address)),
+        let mut connection = self.shared.connect(origin).await?;
+        let sending = connection.sender.send_request(request);
+        match tokio::time::timeout(patience, sending).await {
+            Ok(Ok(response)) => Ok(self.opened(response, connection, address)),
             Ok(Err(error)) => Err(broken(origin, &error)),
             Err(_) => Err(WebError::Timeout {
                 to: origin.to_string(),
@@ -453,7 +463,7 @@ impl Web {
     fn opened(
         &self,
         response: Response<Incoming>,
-        sender: SendRequest<Full<Bytes>>,
+        connection: Connection,
         address: &Address,
     ) -> Open {
         let (head, body) = response.into_parts();
@@ -463,8 +473,8 @@ impl Web {
             .and_then(|value| value.to_str().ok())
             .and_then(|text| httpdate::parse_http_date(text).ok())
             .and_then(|date| date.duration_since(std::time::UNIX_EPOCH).ok());
-        if let Some(said) = said.filter(|_| address.origin().tls) {
-            self.shared.time.is_at_least(said.as_secs());
+        if let (Some(said), Some(peer)) = (said, &connection.peer) {
+            self.shared.heard(peer, said.as_secs());
         }
         Open {
             status: head.status,
@@ -472,7 +482,11 @@ impl Web {
             from: address.to_string(),
             body,
             patience: self.shared.settings.answer_timeout,
-            back: Some((Arc::clone(&self.shared), address.origin().clone(), sender)),
+            back: Some((
+                Arc::clone(&self.shared),
+                address.origin().clone(),
+                connection,
+            )),
         }
     }
 }
@@ -492,22 +506,30 @@ fn broken(origin: &Origin, error: &hyper::Error) -> WebError {
 }
 
 impl Shared {
-    fn take_idle(&self, origin: &Origin) -> Option<SendRequest<Full<Bytes>>> {
+    /// A server that has proved who it is has said what time it is.
+    fn heard(&self, peer: &tls::Peer, seconds: u64) {
+        let is_news = seconds >= self.time.known().saturating_add(TIME_STEP_S);
+        if is_news && self.tls.believes(peer, seconds) {
+            self.time.is_at_least(seconds);
+        }
+    }
+
+    fn take_idle(&self, origin: &Origin) -> Option<Connection> {
         let mut idle = self.idle.lock().ok()?;
         idle.retain(|one| {
-            one.since.elapsed() < limits::IDLE_CONNECTION_TIME && !one.sender.is_closed()
+            one.since.elapsed() < limits::IDLE_CONNECTION_TIME && !one.connection.sender.is_closed()
         });
         let place = idle
             .iter()
-            .position(|one| one.origin == *origin && one.sender.is_ready())?;
-        idle.remove(place).map(|one| one.sender)
+            .position(|one| one.origin == *origin && one.connection.sender.is_ready())?;
+        idle.remove(place).map(|one| one.connection)
     }
 
-    fn put_back(&self, origin: Origin, sender: SendRequest<Full<Bytes>>) {
+    fn put_back(&self, origin: Origin, connection: Connection) {
         let Ok(mut idle) = self.idle.lock() else {
             return;
         };
-        if sender.is_closed() {
+        if connection.sender.is_closed() {
             return;
         }
         while idle.len() >= limits::IDLE_CONNECTIONS_MAX {
@@ -516,11 +538,11 @@ impl Shared {
         idle.push_back(Idle {
             origin,
             since: Instant::now(),
-            sender,
+            connection,
         });
     }
 
-    async fn connect(&self, origin: &Origin) -> Result<SendRequest<Full<Bytes>>, WebError> {
+    async fn connect(&self, origin: &Origin) -> Result<Connection, WebError> {
         let after = self.settings.connect_timeout;
         match tokio::time::timeout(after, self.connect_now(origin)).await {
             Ok(connected) => connected,
@@ -532,19 +554,18 @@ impl Shared {
         }
     }
 
-    async fn connect_now(&self, origin: &Origin) -> Result<SendRequest<Full<Bytes>>, WebError> {
+    async fn connect_now(&self, origin: &Origin) -> Result<Connection, WebError> {
         let proxy = self.settings.proxies.of(origin);
         let next = proxy.map_or(origin, Proxy::origin);
         let failed = |source| WebError::Connect {
             to: next.to_string(),
             source,
         };
-        let mut stream = TcpStream::connect((next.host.as_str(), next.port))
-            .await
-            .map_err(failed)?;
+        let mut stream = reach::host(&next.host, next.port).await.map_err(failed)?;
         stream.set_nodelay(true).map_err(failed)?;
         if !origin.tls {
-            return handshake(origin, stream).await;
+            let sender = handshake(origin, stream).await?;
+            return Ok(Connection { sender, peer: None });
         }
         if let Some(proxy) = proxy {
             proxy.tunnel(&mut stream, origin).await?;
@@ -553,15 +574,19 @@ impl Shared {
             address: origin.to_string(),
             reason: "its host is no name that a certificate could have".to_owned(),
         })?;
-        let stream = TlsConnector::from(Arc::clone(&self.tls))
-            .connect(name, stream)
+        let stream = TlsConnector::from(Arc::clone(&self.tls.config))
+            .connect(name.clone(), stream)
             .await
             .map_err(|error| WebError::Tls {
                 to: origin.to_string(),
                 advice: tls::advice(&error, &self.time),
                 reason: error.to_string(),
             })?;
-        handshake(origin, stream).await
+        let chain = stream.get_ref().1.peer_certificates();
+        let chain = chain.unwrap_or_default().to_vec();
+        let peer = Some(Arc::new(tls::Peer { name, chain }));
+        let sender = handshake(origin, stream).await?;
+        Ok(Connection { sender, peer })
     }
 }
 
@@ -591,7 +616,7 @@ pub struct Open {
     pub from: String,
     body: Incoming,
     patience: Duration,
-    back: Option<(Arc<Shared>, Origin, SendRequest<Full<Bytes>>)>,
+    back: Option<(Arc<Shared>, Origin, Connection)>,
 }
 
 impl std::fmt::Debug for Open {
@@ -625,12 +650,13 @@ impl Open {
                     });
                 }
                 Ok(None) => {
-                    if let Some((shared, origin, mut sender)) = self.back.take() {
+                    if let Some((shared, origin, mut connection)) = self.back.take() {
                         // The connection's task needs a moment to see that the body has ended.
-                        let ready =
-                            tokio::time::timeout(Duration::from_millis(100), sender.ready()).await;
+                        let moment = Duration::from_millis(100);
+                        let ready = connection.sender.ready();
+                        let ready = tokio::time::timeout(moment, ready).await;
                         if matches!(ready, Ok(Ok(()))) {
-                            shared.put_back(origin, sender);
+                            shared.put_back(origin, connection);
                         }
                     }
                     return Ok(None);

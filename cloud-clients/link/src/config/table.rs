@@ -125,7 +125,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting::new("fetch-attempts", Kind::Number(1, 1_000_000), "1000", "Attempts in a row that bring nothing after which a download has failed."),
     // TLS and proxies.
     Setting::new("tls-ca", Kind::Path, "", "PEM file with the only certificate authorities that count; the system's when empty."),
-    Setting::new("tls-pin", Kind::List, "", "SHA-256 of the server's public key (SPKI, hexadecimal); one of them must fit, beside the authority.").with_meta(),
+    Setting::new("tls-pin", Kind::List, "", "SHA-256 of a public key (SPKI, hexadecimal): the server's, or one that vouches for it; one of them must fit, beside the authority.").with_meta(),
     Setting::new("tls-certificate", Kind::Path, "", "PEM file with the client's certificate and what leads to its authority."),
     Setting::new("tls-key", Kind::Path, "", "PEM file with the client's key (PKCS#8, PKCS#1 or SEC1)."),
     Setting::new("pkcs11-module", Kind::Path, "", "Library of the token that holds the key of `tls-certificate`, instead of `tls-key`. Needs a build with the feature `pkcs11`, which is not static."),

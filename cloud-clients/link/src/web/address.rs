@@ -78,7 +78,7 @@ impl Address {
     /// [`WebError::BadAddress`].
     pub fn parse(text: &str) -> Result<Self, WebError> {
         let bad = |reason: &str| WebError::BadAddress {
-            address: text.split('?').next().unwrap_or_default().to_owned(),
+            address: shown(text),
             reason: reason.to_owned(),
         };
         let encoded = encode(text.split('#').next().unwrap_or_default().trim());
@@ -95,7 +95,7 @@ impl Address {
             ));
         }
         Ok(Self {
-            origin: origin(tls, authority).ok_or_else(|| bad("it names no host"))?,
+            origin: origin(tls, authority).map_err(bad)?,
             path: uri
                 .path_and_query()
                 .cloned()
@@ -139,18 +139,40 @@ impl Address {
     }
 }
 
-fn origin(tls: bool, authority: &Authority) -> Option<Origin> {
+/// Whose an address is; in words what is wrong with it.
+fn origin(tls: bool, authority: &Authority) -> Result<Origin, &'static str> {
     let host = authority.host();
+    let port = match authority.as_str().strip_prefix(host) {
+        Some("" | ":") => Some(if tls { 443 } else { 80 }),
+        Some(port) => port.strip_prefix(':').and_then(|port| port.parse().ok()),
+        None => None,
+    };
+    // A port that was mistyped must not become another one.
+    let port = port.filter(|port| *port != 0);
+    let port = port.ok_or("its port is no number from 1 to 65535")?;
     let host = host
         .strip_prefix('[')
         .and_then(|host| host.strip_suffix(']'))
         .unwrap_or(host);
-    Some(Origin {
+    if host.is_empty() {
+        return Err("it names no host");
+    }
+    Ok(Origin {
         tls,
         host: host.to_ascii_lowercase(),
-        port: authority.port_u16().unwrap_or(if tls { 443 } else { 80 }),
+        port,
     })
-    .filter(|origin| !origin.host.is_empty())
+}
+
+/// An address that cannot be used, without what may be a secret: what follows `?`, and a user's name and password.
+fn shown(text: &str) -> String {
+    let head = text.split('?').next().unwrap_or_default();
+    match (head.rsplit_once('@'), text.contains('@')) {
+        (Some((_, host)), _) => format!("…@{host}"),
+        // The sign stands behind the question mark, which may be a part of a password.
+        (None, true) => "…".to_owned(),
+        (None, false) => head.to_owned(),
+    }
 }
 
 /// Encodes what may not stand in a request line and what is often sent all the same.
@@ -175,6 +197,7 @@ mod tests {
     fn addresses() {
         for (text, origin, path) in [
             ("http://x", "http://x:80", "/"),
+            ("https://x:/a", "https://x:443", "/a"),
             ("HTTPS://X.Example/a?b#c", "https://x.example:443", "/a?b"),
             (
                 "http://[::1]:8080/a b/ü",
@@ -195,6 +218,9 @@ mod tests {
             "http:///a",
             "http://u:p@x/",
             "file:///etc",
+            "https://x:84430/",
+            "https://x:0/",
+            "https://x:port/",
         ] {
             assert!(Address::parse(bad).is_err(), "{bad:?}");
         }
@@ -224,6 +250,15 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(!shown.contains("abc"), "{shown}");
+        for bad in [
+            "https://u:abc@x/a",
+            "https://u:abc?@x/a",
+            "https://u:abc/@x/a",
+            "u:abc@x",
+        ] {
+            let shown = Address::parse(bad).unwrap_err().to_string();
+            assert!(!shown.contains("abc"), "{bad}: {shown}");
+        }
     }
 
     #[test]

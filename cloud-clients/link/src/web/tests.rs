@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use rustls::server::ParsedCertificate;
 use sha2::Digest as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
@@ -119,9 +120,20 @@ async fn a_connection_that_was_closed_while_idle_is_made_anew() {
 
 #[tokio::test]
 async fn credentials_stay_with_their_origin() {
-    let (other, _) = serve(|head| ok(&head)).await;
+    let back: Arc<Mutex<String>> = Arc::default();
+    let leads_to = Arc::clone(&back);
+    let (other, _) = serve(move |head| {
+        if head.starts_with("GET /there/and/back") {
+            return redirect(&leads_to.lock().unwrap());
+        }
+        ok(&head)
+    })
+    .await;
     let to = format!("http://{other}/there");
     let (at, _) = serve(move |head| {
+        if head.starts_with("GET /away") {
+            return redirect(&format!("{to}/and/back"));
+        }
         if head.starts_with("GET /same") {
             redirect("/here")
         } else if head.starts_with("GET /other") {
@@ -150,6 +162,14 @@ async fn credentials_stay_with_their_origin() {
     assert!(
         moved.contains("GET /there") && !moved.contains("s3cret"),
         "{moved}"
+    );
+    // Who is sent away and back comes to a path that somebody else has chosen.
+    *back.lock().unwrap() = format!("http://{at}/chosen");
+    let sent_back = web.call(&get(&format!("http://{at}/away")), 10_000).await;
+    let sent_back = sent(sent_back.unwrap());
+    assert!(
+        sent_back.contains("GET /chosen") && !sent_back.contains("s3cret"),
+        "{sent_back}"
     );
     for bad in ["round", "nowhere"] {
         let error = web.call(&get(&format!("http://{at}/{bad}")), 10_000).await;
@@ -240,14 +260,26 @@ impl Pki {
         (params, key, certificate.der().to_vec())
     }
 
+    /// The authority's own certificate.
+    fn authority(&self) -> CertificateDer<'static> {
+        self.issuer.der().clone()
+    }
+
     async fn serve(&self, name: &str, years: (i32, i32), ask: bool) -> (u16, [u8; 32]) {
+        self.serve_with(name, years, ask, Vec::new()).await
+    }
+
+    /// A server that sends these certificates beside its own.
+    async fn serve_with(
+        &self,
+        name: &str,
+        years: (i32, i32),
+        ask: bool,
+        beside: Vec<CertificateDer<'static>>,
+    ) -> (u16, [u8; 32]) {
         let (_, key, certificate) = self.leaf(name, years);
-        let pin: [u8; 32] = sha2::Sha256::digest(
-            ParsedCertificate::try_from(&certificate.clone().into())
-                .unwrap()
-                .subject_public_key_info(),
-        )
-        .into();
+        let certificate = CertificateDer::from(certificate);
+        let pin = pin_of(&certificate);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
@@ -265,7 +297,7 @@ impl Pki {
         };
         let config = builder
             .with_single_cert(
-                vec![certificate.into()],
+                std::iter::once(certificate).chain(beside).collect(),
                 PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
             )
             .unwrap();
@@ -280,7 +312,7 @@ impl Pki {
                         return;
                     };
                     while let Some(head) = head_of(&mut stream).await {
-                        let answer = ok(&head).unwrap();
+                        let answer = dated(&head);
                         if stream.write_all(&answer).await.is_err() {
                             return;
                         }
@@ -299,7 +331,19 @@ impl Pki {
     }
 }
 
-use rustls::server::ParsedCertificate;
+/// What a pin is made of.
+fn pin_of(certificate: &CertificateDer<'_>) -> [u8; 32] {
+    let certificate = ParsedCertificate::try_from(certificate).unwrap();
+    sha2::Sha256::digest(certificate.subject_public_key_info()).into()
+}
+
+/// The head of a request as the body of its answer, with the date that it asks for.
+fn dated(head: &str) -> Vec<u8> {
+    let date = head.lines().find_map(|line| line.strip_prefix("x-date: "));
+    let date = date.map_or(String::new(), |date| format!("Date: {date}\r\n"));
+    let length = head.len();
+    format!("HTTP/1.1 200 OK\r\n{date}Content-Length: {length}\r\n\r\n{head}").into_bytes()
+}
 
 async fn try_tls(settings: WebSettings, port: u16) -> Result<Answer, WebError> {
     web(settings)
@@ -332,6 +376,51 @@ async fn whom_tls_believes() {
     let (port, _) = pki.serve("localhost", (2000, 2001), false).await;
     let error = try_tls(pki.settings(), port).await.unwrap_err();
     assert!(error.to_string().contains("expired"), "{error}");
+}
+
+/// A certificate proves nothing by lying beside another one: everybody has seen the one that is pinned.
+#[tokio::test]
+async fn a_pinned_certificate_that_vouches_for_nothing_does_not_count() {
+    let (pki, other) = (Pki::new(), Pki::new());
+    let (_, _, genuine) = other.leaf("localhost", (2020, 2060));
+    let genuine = CertificateDer::from(genuine);
+    let beside = vec![genuine.clone(), other.authority()];
+    let (port, _) = pki
+        .serve_with("localhost", (2020, 2060), false, beside)
+        .await;
+    let mut settings = pki.settings();
+    for stranger in [&genuine, &other.authority()] {
+        settings.tls.pins = vec![pin_of(stranger)];
+        let error = try_tls(settings.clone(), port).await.unwrap_err();
+        assert!(error.to_string().contains("tls-pin"), "{error}");
+    }
+    // The key of the authority that did vouch for it, which no server has to send.
+    settings.tls.pins = vec![pin_of(&pki.authority())];
+    try_tls(settings, port).await.unwrap();
+}
+
+/// What is known of the time outlives restarts: a wrong date must not be the last one that is ever believed.
+#[tokio::test]
+async fn a_server_is_believed_a_time_at_which_its_certificate_is_good() {
+    let pki = Pki::new();
+    let (port, _) = pki.serve("localhost", (2020, 2060), false).await;
+    let time = tls::Time::default();
+    let web = Web::new(pki.settings(), time.clone()).unwrap();
+    let said = async |date: &'static str| {
+        let call = get(&format!("https://localhost:{port}/"));
+        let call = call.header(
+            HeaderName::from_static("x-date"),
+            HeaderValue::from_static(date),
+        );
+        web.call(&call, 10_000).await.unwrap();
+        time.known()
+    };
+    assert_eq!(said("Thu, 01 Jan 2099 00:00:00 GMT").await, 0);
+    assert_eq!(said("Fri, 01 Jan 2010 00:00:00 GMT").await, 0);
+    assert_eq!(said("Tue, 01 Jan 2030 00:00:00 GMT").await, 1_893_456_000);
+    // Over the same connection, and never back.
+    assert_eq!(said("Sat, 01 Jan 2028 00:00:00 GMT").await, 1_893_456_000);
+    assert_eq!(said("Wed, 01 Jan 2031 00:00:00 GMT").await, 1_924_992_000);
 }
 
 #[tokio::test]

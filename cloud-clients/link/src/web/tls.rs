@@ -4,7 +4,8 @@
 //! token (PKCS#11). One provider: ring.
 //!
 //! A device without a clock thinks that it is 1970, when no certificate is valid yet. [`Time`] is therefore never earlier than what a
-//! verified server has said before; the first contact needs a clock, and the error says so.
+//! verified server has said before; the first contact needs a clock, and the error says so. What a server says is believed only while
+//! its own certificates are valid: one wrong date must not make all certificates expire for good.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
-use rustls::crypto::CryptoProvider;
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
@@ -115,36 +116,71 @@ impl TimeProvider for Time {
     }
 }
 
+/// What is spoken with servers, and who judges them.
+#[derive(Debug)]
+pub struct Client {
+    /// For connections.
+    pub config: Arc<ClientConfig>,
+    verifier: Arc<Pinned>,
+}
+
+/// What a server has shown of itself.
+#[derive(Debug)]
+pub struct Peer {
+    /// The name that it was called by.
+    pub name: ServerName<'static>,
+    /// Its certificate and what it sent with that.
+    pub chain: Vec<CertificateDer<'static>>,
+}
+
+impl Client {
+    /// Whether a server would be believed at a time, in seconds since 1970.
+    pub fn believes(&self, peer: &Peer, seconds: u64) -> bool {
+        let at = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        let judged = peer.chain.split_first().map(|(end_entity, others)| {
+            let verifier = &self.verifier;
+            verifier.verify_server_cert(end_entity, others, &peer.name, &[], at)
+        });
+        matches!(judged, Some(Ok(_)))
+    }
+}
+
 /// What is spoken with servers.
 ///
 /// # Errors
 /// [`WebError::Settings`], with the file.
-pub fn client_config(wanted: &TlsSettings, time: &Time) -> Result<Arc<ClientConfig>, WebError> {
+pub fn client(wanted: &TlsSettings, time: &Time) -> Result<Client, WebError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let roots = Arc::new(roots(wanted.authorities.as_deref())?);
     let none = |error: &dyn std::fmt::Display| WebError::Settings {
         what: "tls".to_owned(),
         reason: error.to_string(),
     };
-    let inner = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
-        .build()
-        .map_err(|error| none(&error))?;
-    let verifier = Pinned {
+    let inner =
+        WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
+            .build()
+            .map_err(|error| none(&error))?;
+    let verifier = Arc::new(Pinned {
         inner,
+        roots,
+        algorithms: provider.signature_verification_algorithms,
         pins: wanted.pins.clone(),
-    };
+    });
     let builder = ClientConfig::builder_with_details(provider, Arc::new(time.clone()))
         .with_safe_default_protocol_versions()
         .map_err(|error| none(&error))?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier));
+        .with_custom_certificate_verifier(Arc::clone(&verifier) as Arc<dyn ServerCertVerifier>);
     let mut config = match &wanted.identity {
         Some(identity) => builder
             .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity.certified_key()?))),
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+    Ok(Client {
+        config: Arc::new(config),
+        verifier,
+    })
 }
 
 fn roots(file: Option<&Path>) -> Result<RootCertStore, WebError> {
@@ -202,17 +238,64 @@ fn settings(path: &Path, reason: &str) -> WebError {
 #[derive(Debug)]
 struct Pinned {
     inner: Arc<WebPkiServerVerifier>,
+    roots: Arc<RootCertStore>,
+    algorithms: WebPkiSupportedAlgorithms,
     pins: Vec<[u8; 32]>,
 }
 
 impl Pinned {
-    fn fits(&self, certificate: &CertificateDer<'_>) -> bool {
-        let Ok(parsed) = ParsedCertificate::try_from(certificate) else {
+    /// Whether a pinned key is the server's own or one that vouches for it. Anybody can send a certificate of somebody else along: only
+    /// what the path from the server to an authority goes through counts.
+    fn is_pinned(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> bool {
+        let fits = |key: &[u8]| {
+            let digest: [u8; 32] = sha2::Sha256::digest(key).into();
+            self.pins.contains(&digest)
+        };
+        let Ok(server) = webpki::EndEntityCert::try_from(end_entity) else {
             return false;
         };
-        let key: [u8; 32] = sha2::Sha256::digest(parsed.subject_public_key_info().as_ref()).into();
-        self.pins.contains(&key)
+        if fits(&server.subject_public_key_info()) {
+            return true;
+        }
+        let goes_through = |path: &webpki::VerifiedPath<'_>| {
+            let anchor = sequence(&path.anchor().subject_public_key_info);
+            let mut others = path.intermediate_certificates();
+            if others.any(|one| fits(&one.subject_public_key_info())) || fits(&anchor) {
+                Ok(())
+            } else {
+                Err(webpki::Error::UnknownIssuer)
+            }
+        };
+        let path = server.verify_for_usage(
+            self.algorithms.all,
+            &self.roots.roots,
+            others,
+            now,
+            webpki::KeyUsage::server_auth(),
+            None,
+            Some(&goes_through),
+        );
+        path.is_ok()
     }
+}
+
+/// A DER sequence around its content: an authority's key is kept without it.
+fn sequence(content: &[u8]) -> Vec<u8> {
+    let length = content.len().to_be_bytes();
+    let zeros = length.iter().take_while(|byte| **byte == 0).count();
+    let length = &length[zeros..];
+    let mut whole = vec![0x30];
+    if content.len() >= 0x80 {
+        whole.push(0x80 | u8::try_from(length.len()).expect("a length has at most 8 bytes"));
+    }
+    whole.extend_from_slice(length);
+    whole.extend_from_slice(content);
+    whole
 }
 
 impl ServerCertVerifier for Pinned {
@@ -233,15 +316,11 @@ impl ServerCertVerifier for Pinned {
         )?;
         // Said by the verifier already; once more, since all that follows rests on it.
         verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
-        let pinned = self.pins.is_empty()
-            || std::iter::once(end_entity)
-                .chain(intermediates)
-                .any(|certificate| self.fits(certificate));
-        if pinned {
+        if self.pins.is_empty() || self.is_pinned(end_entity, intermediates, now) {
             Ok(verified)
         } else {
             Err(rustls::Error::General(
-                "the server's key is none of those in tls-pin".to_owned(),
+                "neither the server's key nor one that vouches for it is in tls-pin".to_owned(),
             ))
         }
     }
