@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::backoff::{Backoff, part_of};
+use crate::backoff::Backoff;
 use crate::clock;
 use crate::cloud::{Cloud, CloudError, News, Situation, Why};
 use crate::config::{Config, ConfigError};
@@ -67,13 +67,17 @@ pub struct Agent<D> {
 /// What goes on while the loop runs.
 struct Running {
     offers: watch::Sender<Arc<Offer>>,
+    /// Of the download that is under way, and of no earlier one.
     events: mpsc::Sender<Event>,
+    happened: mpsc::Receiver<Event>,
     stale: mpsc::Sender<()>,
     download: Option<JoinHandle<()>>,
     poll: Timer,
     why: Why,
     polls: u64,
     polling: Backoff,
+    /// Polls that come early, in a row: a cloud that offers again and again what has just ended is not asked without a pause.
+    early: Backoff,
     report: Timer,
     reporting: Backoff,
     work: Timer,
@@ -92,6 +96,20 @@ struct Running {
 }
 
 impl Running {
+    /// Ends the download that is under way. What it has still said is not heard: by then it would be taken for the next one's.
+    fn end_download(&mut self) {
+        if let Some(download) = self.download.take() {
+            download.abort();
+        }
+        (self.events, self.happened) = mpsc::channel(EVENTS_MAX);
+    }
+
+    /// The cloud is asked soon, without waiting for the interval; later each time, as long as it has nothing new to say.
+    fn ask_soon(&mut self) {
+        let pause = self.early.failed(clock::random(), None);
+        self.poll = self.poll.or_after(pause);
+    }
+
     /// What has happened is looked at now, and metadata soon: every client's own words are metadata too.
     fn device_says(&mut self, what: Happened) {
         match what {
@@ -138,6 +156,10 @@ const CALL_PATIENCE: Duration = Duration::from_secs(600);
 const LOOK: Duration = Duration::from_secs(1);
 /// Longest pause between two looks while the device does not answer.
 const LOOK_MAX: Duration = Duration::from_secs(15);
+/// Longest pause before a poll that should come early; the interval is shorter.
+const EARLY_MAX: Duration = Duration::from_secs(24 * 3600);
+/// What a download may say before somebody listens.
+const EVENTS_MAX: usize = 64;
 
 impl<D: Device> Agent<D> {
     /// Reads the record and prepares for TLS.
@@ -200,19 +222,21 @@ impl<D: Device> Agent<D> {
     }
 
     async fn serve<C: Cloud>(&mut self, cloud: &mut C) {
-        let (events, mut happened) = mpsc::channel(64);
+        let (events, happened) = mpsc::channel(EVENTS_MAX);
         let (stale, mut dead) = mpsc::channel(1);
         let nothing = Offer::new("none".parse().expect("a word is an id"), Vec::new());
         let back_off_max = self.config.duration("back-off-max");
         let mut now = Running {
             offers: watch::Sender::new(Arc::new(nothing)),
             events,
+            happened,
             stale,
             download: None,
             poll: Timer::after(self.schedule.first()),
             why: Why::Start,
             polls: 0,
             polling: Backoff::new(back_off_max),
+            early: Backoff::new(EARLY_MAX),
             report: Timer::default(),
             reporting: Backoff::new(back_off_max),
             work: Timer::default(),
@@ -236,7 +260,7 @@ impl<D: Device> Agent<D> {
             tokio::select! {
                 () = &mut watching => {}
                 Some(what) = device_says.recv() => now.device_says(what),
-                Some(event) = happened.recv() => self.step(&mut now, event).await,
+                Some(event) = now.happened.recv() => self.step(&mut now, event).await,
                 Some(()) = dead.recv() => {
                     now.why = Why::Links;
                     self.poll(cloud, &mut now).await;
@@ -285,19 +309,15 @@ impl<D: Device> Agent<D> {
                 now.why = Why::Restarted;
                 // Right after a start a whole fleet asks: then it waits for its place.
                 if now.polls > 0 {
-                    now.poll = now.poll.or_after(part_of(LOOK, clock::random()));
+                    now.ask_soon();
                 }
             }
             Effect::Ask(Asking::Next) => {
                 now.why = Why::Closed;
-                now.poll = now.poll.or_after(part_of(LOOK, clock::random()));
+                now.ask_soon();
             }
             Effect::Fetch => self.fetch(now),
-            Effect::StopFetching => {
-                if let Some(download) = now.download.take() {
-                    download.abort();
-                }
-            }
+            Effect::StopFetching => now.end_download(),
             Effect::Install(revision) => {
                 now.observe = None;
                 now.install = Some(revision);
@@ -323,9 +343,7 @@ impl<D: Device> Agent<D> {
     }
 
     fn fetch(&mut self, now: &mut Running) {
-        if let Some(download) = now.download.take() {
-            download.abort();
-        }
+        now.end_download();
         let fetching = Fetching {
             web: self.web.clone(),
             policy: Arc::new(Policy::from_config(&self.config)),
@@ -371,6 +389,9 @@ impl<D: Device> Agent<D> {
                 now.polling.reset();
                 now.problem = None;
                 now.why = Why::Interval;
+                if matches!(polled.news, News::Nothing) {
+                    now.early.reset();
+                }
                 self.schedule.said(polled.interval);
                 self.keep_time();
                 self.news(now, polled.news).await;

@@ -708,6 +708,10 @@ impl Machine {
     }
 
     fn remember(&mut self, held: Deployment) {
+        let trouble = held.trouble.map(|mut trouble| {
+            trouble.details.truncate(limits::PAST_LINES_MAX);
+            trouble
+        });
         let past = &mut self.record.past;
         past.retain(|past| past.id != held.id);
         while past.len() >= limits::PAST_MAX {
@@ -719,7 +723,7 @@ impl Machine {
             phase: held.phase,
             ran: held.ran,
             revision: held.revision,
-            trouble: held.trouble,
+            trouble,
         });
     }
 }

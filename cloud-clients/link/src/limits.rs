@@ -20,8 +20,10 @@ pub const LINES_MAX: usize = 40;
 pub const REPORTS_MAX: usize = 16;
 /// Deployments that are remembered after their end.
 pub const PAST_MAX: usize = 32;
-/// Bytes of the record on disk.
-pub const RECORD_BYTES_MAX: u64 = 256 << 10;
+/// Lines of a failure that are remembered after a deployment's end.
+pub const PAST_LINES_MAX: usize = 8;
+/// Bytes of the record on disk; more than the limits above can make of it.
+pub const RECORD_BYTES_MAX: u64 = 1 << 20;
 /// Shortest time between two reports that only tell how far a download is.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(30);
 /// Bytes of a configuration file.

@@ -1,6 +1,7 @@
 //! The whole loop against a cloud and a device in memory, with time that passes as fast as nothing happens.
 
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 
 use model::ObjectId;
 use model::progress::State;
@@ -23,6 +24,8 @@ struct Memory {
     heard: Arc<Mutex<Vec<Report>>>,
     polls: Arc<Mutex<Vec<(Why, Instant)>>>,
     deaf: Arc<Mutex<u32>>,
+    /// An answer takes as long as that is so.
+    slow: Arc<AtomicBool>,
     changed: Arc<Notify>,
 }
 
@@ -35,6 +38,7 @@ impl Memory {
             heard: Arc::default(),
             polls: Arc::default(),
             deaf: Arc::default(),
+            slow: Arc::default(),
             changed: Arc::default(),
         }
     }
@@ -69,6 +73,9 @@ impl Cloud for Memory {
         self.changed.notify_one();
         let heard = self.heard.lock().unwrap().clone();
         let news = (self.answer.lock().unwrap())(situation, &heard)?;
+        while self.slow.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         Ok(Polled {
             news,
             interval: Some(Duration::from_secs(60)),
@@ -98,6 +105,11 @@ fn manifest(text: &str) -> Vec<u8> {
 
 /// A server of one file, on loopback.
 async fn serve(bytes: Vec<u8>) -> String {
+    serve_once(bytes, Arc::new(AtomicBool::new(true))).await
+}
+
+/// The same, which says nothing before it may.
+async fn serve_once(bytes: Vec<u8>, may: Arc<AtomicBool>) -> String {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = format!("http://{}/m", listener.local_addr().unwrap());
@@ -109,6 +121,9 @@ async fn serve(bytes: Vec<u8>) -> String {
                     break;
                 };
                 head.push(byte);
+            }
+            while !may.load(Ordering::SeqCst) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
             }
             let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", bytes.len());
             stream.write_all(answer.as_bytes()).await.ok();
@@ -360,6 +375,78 @@ async fn a_cloud_that_is_away_is_asked_with_growing_pauses_and_nothing_is_lost()
     let polls = cloud.polls.lock().unwrap();
     assert!(polls.len() >= 7);
     assert!(polls.iter().take(7).all(|(why, _)| *why == Why::Start));
+}
+
+/// Some servers give the same name to something else. What the first download has said while the cloud was asked, and nobody listened,
+/// is not taken for the second one's.
+#[tokio::test]
+async fn what_a_download_has_said_is_not_taken_for_the_next() {
+    let place = Place::new();
+    let (old, new) = (manifest("6"), manifest("7"));
+    let may = Arc::new(AtomicBool::new(false));
+    let old_at = serve_once(old.clone(), Arc::clone(&may)).await;
+    let new_at = serve(new.clone()).await;
+    let (device, wanted) = (place.device.clone(), new.clone());
+    let slow: Arc<AtomicBool> = Arc::default();
+    let is_slow = Arc::clone(&slow);
+    let mut polls = 0;
+    let mut cloud = Memory::new(move |_, heard| {
+        polls += 1;
+        if polls == 1 {
+            return Ok(News::Offer(Box::new(offer("5", &old, &old_at))));
+        }
+        if polls == 2 {
+            // The download ends while the cloud is asked.
+            may.store(true, Ordering::SeqCst);
+            is_slow.store(true, Ordering::SeqCst);
+        }
+        Ok(if closed(heard) {
+            News::Nothing
+        } else {
+            News::Offer(Box::new(offer("5", &new, &new_at)))
+        })
+    });
+    cloud.slow = Arc::clone(&slow);
+    tokio::spawn(async move {
+        while device.inside().revisions.len() < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // The rest of the download is a few questions in memory.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        slow.store(false, Ordering::SeqCst);
+    });
+    let stop = cloud.clone();
+    place
+        .agent(&[("poll-interval", "1s"), ("poll-max", "1s")])
+        .run(cloud.clone(), async move { stop.until(closed).await })
+        .await;
+    let inside = place.device.inside();
+    assert_eq!(inside.runs.len(), 1, "{:?}", inside.runs);
+    let (bytes, ..) = &inside.revisions[&inside.runs[0].0];
+    assert_eq!(*bytes, wanted);
+}
+
+/// A server that knows nothing of the last word, or shows old news for a while: it is told each time, and asked as often as it wants.
+#[tokio::test(start_paused = true)]
+async fn a_cloud_that_never_closes_what_has_ended_is_asked_no_more_often() {
+    let place = Place::new();
+    let cloud = Memory::new(|_, _| {
+        Ok(News::Unreadable {
+            id: "8".parse().unwrap(),
+            reason: "nobody can read that".to_owned(),
+        })
+    });
+    place
+        .agent(&[])
+        .run(cloud.clone(), tokio::time::sleep(Duration::from_secs(3600)))
+        .await;
+    let polls = cloud.polls.lock().unwrap().len();
+    assert!((50..120).contains(&polls), "{polls} polls in an hour");
+    let told = cloud.said();
+    let told = told
+        .iter()
+        .filter(|news| matches!(news, Said::Refused { .. }));
+    assert!(told.count() >= 50);
 }
 
 #[tokio::test(start_paused = true)]

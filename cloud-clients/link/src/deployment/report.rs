@@ -169,7 +169,8 @@ pub enum Code {
     TriesUsedUp,
     /// Somebody asked for the rollback.
     RolledBack,
-    /// Something else, which the text says.
+    /// Something else, which the text says; also what a newer version has a word for.
+    #[serde(other)]
     Other,
 }
 

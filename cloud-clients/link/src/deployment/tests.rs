@@ -402,6 +402,48 @@ fn the_outbox_is_bounded_and_keeps_the_last_word() {
     );
 }
 
+/// What cannot be read again is as good as lost, and the last word with it.
+#[test]
+fn whatever_is_remembered_can_be_read_again() {
+    let loud = || {
+        // Each sign takes two bytes in JSON.
+        let line = "\"".repeat(2 * limits::LINE_BYTES_MAX);
+        Trouble::new(Code::Other, &line).with_details(vec![line; 2 * limits::LINES_MAX])
+    };
+    let mut machine = fresh();
+    for number in 0..2 * limits::PAST_MAX {
+        let name = format!("{number:\"<256}");
+        let unreadable = Event::Unreadable {
+            id: id(&name),
+            trouble: loud(),
+        };
+        run(&mut machine, [unreadable]);
+    }
+    let last = Event::Unreadable {
+        id: id("last"),
+        trouble: loud(),
+    };
+    machine.step(Instant::ZERO, last);
+    for number in 0..limits::REPORTS_MAX {
+        let name = format!("{number:\"<256}");
+        machine.step(Instant::ZERO, Event::CancelAsked(id(&name)));
+    }
+    assert_eq!(machine.record().past.len(), limits::PAST_MAX);
+    assert_eq!(machine.record().outbox.len(), limits::REPORTS_MAX);
+    let home = tempfile::tempdir().unwrap();
+    let keep = crate::keep::Keep::open(home.path()).unwrap();
+    keep.save(machine.record()).unwrap();
+    assert!(keep.record().unwrap() == *machine.record());
+}
+
+/// A version that is older than the record may meet words that it does not know.
+#[test]
+fn a_cause_that_is_not_known_is_some_other_one() {
+    let text = r#"{"code":"eaten-by-a-bear","summary":"it is gone"}"#;
+    let trouble: Trouble = serde_json::from_str(text).unwrap();
+    assert_eq!(trouble.code, Code::Other);
+}
+
 fn any_event() -> impl Strategy<Value = Event> {
     let name = prop::sample::select(vec!["a", "b"]);
     let gate = prop::sample::select(vec![
