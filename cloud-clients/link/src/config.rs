@@ -187,7 +187,7 @@ impl Config {
         };
         let table: toml::Table = text
             .parse()
-            .map_err(|error: toml::de::Error| malformed(error.to_string()))?;
+            .map_err(|error: toml::de::Error| malformed(placed(&text, &error)))?;
         for (name, value) in &table {
             let text = match value {
                 toml::Value::String(text) => text.clone(),
@@ -236,7 +236,7 @@ impl Config {
         Ok(())
     }
 
-    /// Adds the command line's layer: `--name value` or `--name=value`; a flag may stand alone. `--config FILE` was read before.
+    /// Adds the command line's layer: `--name value` or `--name=value`; only a flag may stand alone. `--config FILE` was read before.
     ///
     /// # Errors
     /// The first word that is refused.
@@ -255,16 +255,37 @@ impl Config {
             };
             let (name, value) = match named.split_once('=') {
                 Some((name, value)) => (name.to_owned(), value.to_owned()),
-                None => {
-                    let value = arguments.next_if(|next| !next.starts_with("--"));
-                    (named.to_owned(), value.unwrap_or_else(|| "true".to_owned()))
-                }
+                None => match arguments.next_if(|next| !next.starts_with("--")) {
+                    Some(value) => (named.to_owned(), value),
+                    None => (named.to_owned(), self.alone(named)?.to_owned()),
+                },
             };
             if name != "config" {
                 self.set(&name, &value, Source::CommandLine)?;
             }
         }
         Ok(())
+    }
+
+    /// What a setting without a value means on the command line: yes, or that somebody has forgotten the value.
+    fn alone(&self, named: &str) -> Result<&'static str, ConfigError> {
+        let plain = named.to_ascii_lowercase().replace('_', "-");
+        match self.values.get(plain.as_str()) {
+            Some((setting, ..)) if setting.kind != Kind::Flag => Err(ConfigError::Invalid {
+                origin: Source::CommandLine,
+                name: setting.name,
+                value: "nothing".to_owned(),
+                reason: format!("use --{} VALUE", setting.name),
+            }),
+            None if plain == "config" => Err(ConfigError::Invalid {
+                origin: Source::CommandLine,
+                name: "config",
+                value: "nothing".to_owned(),
+                reason: "use --config FILE".to_owned(),
+            }),
+            // What is no setting is told as that.
+            Some(_) | None => Ok("true"),
+        }
     }
 
     /// All layers but user metadata, from where a program finds them: `--config FILE` or `/etc/coxswain/<client>.toml`, the
@@ -431,6 +452,14 @@ impl Config {
     }
 }
 
+/// What is wrong with a file and where; without its text, which may be a secret.
+fn placed(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let line = before.map(|before| before.matches('\n').count() + 1);
+    let line = line.map_or(String::new(), |line| format!("line {line}: "));
+    format!("{line}{}", error.message())
+}
+
 /// A whole file of text, when it is not longer than this.
 pub(crate) fn read_bounded(path: &Path, bytes_max: u64) -> std::io::Result<String> {
     use std::io::Read as _;
@@ -555,6 +584,16 @@ mod tests {
         assert!(!error.to_string().contains("s3cret"), "{error}");
         std::fs::remove_file(&file).unwrap();
         assert!(config.read("target-token").is_err());
+        for bad in [
+            "target-token = \"s3cret",
+            "target-token = s3cret",
+            "target-token = 's3cret' x",
+        ] {
+            std::fs::write(&file, format!("parallel = 1\n{bad}\n")).unwrap();
+            let error = config.add_file(&file, true).unwrap_err().to_string();
+            assert!(!error.contains("s3cret"), "{error}");
+            assert!(error.contains(": line 2: "), "{error}");
+        }
     }
 
     #[test]
@@ -573,6 +612,23 @@ mod tests {
                 .is_err()
         );
         assert!(config.add_arguments(["x".to_owned()].into_iter()).is_err());
+        // A value that was forgotten is no value.
+        let mut given = |words: &[&str]| {
+            let words = words.iter().map(|word| (*word).to_owned());
+            config
+                .add_arguments(words)
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(
+            given(&["--target-token", "--publish"]).unwrap_err(),
+            "command line: target-token = nothing is refused: use --target-token VALUE"
+        );
+        assert!(
+            given(&["--publish", "--config"])
+                .unwrap_err()
+                .contains("--config FILE")
+        );
+        given(&["--publish", "--no-proxy="]).unwrap();
     }
 
     #[test]

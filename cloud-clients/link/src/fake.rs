@@ -32,6 +32,11 @@ pub(crate) struct Inside {
     pub(crate) free_bytes: u64,
     /// Uploads break after so many bytes, once.
     pub(crate) break_after: Option<usize>,
+    /// Uploads find no room beyond so many bytes …
+    pub(crate) full_after: Option<usize>,
+    /// … until so many bytes that nobody needs are collected.
+    pub(crate) rubbish: u64,
+    pub(crate) collections: u32,
     /// What a revision becomes: progress at each look after it was run.
     pub(crate) fate: Vec<State>,
     pub(crate) runs: Vec<(RevisionId, bool)>,
@@ -222,7 +227,13 @@ impl Device for Fake {
     }
 
     async fn collect(&self) -> Result<u64, Error> {
-        Ok(0)
+        let mut inside = self.inside();
+        inside.collections += 1;
+        let bytes = std::mem::take(&mut inside.rubbish);
+        if bytes > 0 {
+            inside.full_after = None;
+        }
+        Ok(bytes)
     }
 
     async fn find_object(&self, object: &ObjectId) -> Result<Found, Error> {
@@ -271,6 +282,10 @@ impl Device for Fake {
                     });
                 }
             };
+            if self.inside().full_after.is_some_and(|room| got > room) {
+                self.inside().parts.insert(*object, part);
+                return Err(refused(Code::NoSpace));
+            }
             if broken {
                 let mut inside = self.inside();
                 inside.break_after = None;

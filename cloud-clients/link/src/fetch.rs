@@ -143,7 +143,11 @@ pub async fn carry_out<D: Device>(
         sizes: BTreeMap::new(),
         fetched: Fetched::default(),
     };
-    let event = match worker.fetch().await {
+    let mut outcome = worker.fetch().await;
+    if worker.has_made_room(&outcome).await {
+        outcome = worker.fetch().await;
+    }
+    let event = match outcome {
         Ok(()) => Event::Fetched(worker.fetched),
         Err(Stop::RunsAlready { revision, manifest }) => Event::RunsAlready { revision, manifest },
         Err(Stop::Trouble(trouble)) => Event::Rejected(trouble),
@@ -212,6 +216,19 @@ impl<D: Device> Worker<D> {
             }
         }
         self.missing(&offer, &objects).await
+    }
+
+    /// Whether there is room again where there was none: others write too while a download goes on, and what the device can do without
+    /// goes when it is asked to. What has arrived stays.
+    async fn has_made_room(&self, outcome: &Result<(), Stop>) -> bool {
+        let Err(Stop::Trouble(trouble)) = outcome else {
+            return false;
+        };
+        if trouble.code != Code::NoSpace {
+            return false;
+        }
+        let collected = self.insist(|| self.device.collect()).await;
+        collected.is_ok_and(|bytes| bytes > 0)
     }
 
     /// The manifest that runs.

@@ -124,9 +124,14 @@ impl<D: Device> Worker<D> {
                         Err(error) => return Ok((Outcome::Again(damaged(&error)), pass.reader)),
                     },
                 };
-                if let Err(error) = self.scan(offer, &mut pass, &plain).await? {
-                    return Ok((Outcome::Again(damaged(&error)), pass.reader));
-                }
+                let again = match self.scan(offer, &mut pass, &plain).await {
+                    Ok(Ok(())) => continue,
+                    Ok(Err(error)) => damaged(&error),
+                    // On its way or at this mirror it became something else: the next one may have it.
+                    Err(Stop::Trouble(trouble)) if trouble.code == Code::BadHash => trouble,
+                    Err(stop) => return Err(stop),
+                };
+                return Ok((Outcome::Again(again), pass.reader));
             }
             self.jump(&mut pass).await?;
         }
@@ -303,7 +308,10 @@ impl<D: Device> Worker<D> {
             let mut copied = 0;
             while copied < left {
                 match pieces.next().await {
-                    Ok(Some(piece)) => {
+                    Ok(Some(mut piece)) => {
+                        // The archive may call it shorter than it is.
+                        let rest = usize::try_from(left - copied).unwrap_or(usize::MAX);
+                        piece.truncate(rest);
                         pass.hasher.update(&piece);
                         copied += piece.len() as u64;
                     }

@@ -59,7 +59,9 @@ pub(crate) struct Reader {
     fetching: Fetching,
     key: Key,
     offset: u64,
+    /// What the cloud says, or else a server; that is forgotten with the bytes that it sent.
     total: Option<u64>,
+    declared: Option<u64>,
     source: Option<Source>,
     mirror: usize,
     /// Links that lead nowhere, by their addresses.
@@ -107,6 +109,7 @@ impl Reader {
             key,
             offset: 0,
             total,
+            declared: total,
             source: None,
             mirror: 0,
             dead: BTreeSet::new(),
@@ -147,6 +150,7 @@ impl Reader {
         self.source = None;
         self.tag = None;
         self.offset = 0;
+        self.total = self.declared;
         self.mirror += 1;
     }
 

@@ -13,6 +13,8 @@ use crate::fake::Fake;
 use crate::offer::{Credentials, Link};
 use crate::web::{Address, Call, Proxies, WebSettings, tls};
 
+mod mended;
+
 /// How the server behaves for a path; what is not said is as it should be.
 #[derive(Debug, Clone)]
 struct Manner {

@@ -391,10 +391,10 @@ impl Unpacker {
         matches!(self, Self::Plain)
     }
 
-    /// Looks at the first bytes (two at least).
+    /// Looks at the first bytes. One alone may be all that has come; no other archive begins with that of gzip.
     pub fn begin(&mut self, first: &[u8]) {
-        if matches!(self, Self::Unknown) {
-            *self = if first.starts_with(&[0x1f, 0x8b]) {
+        if matches!(self, Self::Unknown) && !first.is_empty() {
+            *self = if first.starts_with(&[0x1f, 0x8b]) || first == [0x1f] {
                 Self::Gzip(Box::new(MultiGzDecoder::new(Vec::new())))
             } else {
                 Self::Plain
@@ -480,7 +480,7 @@ mod tests {
     fn scan(archive: &[u8], pieces: usize) -> Result<(Members, bool), ArchiveError> {
         let mut scanner = Scanner::default();
         let mut unpacker = Unpacker::Unknown;
-        unpacker.begin(archive);
+        unpacker.begin(&archive[..pieces.min(archive.len())]);
         let mut members: Members = Vec::new();
         let mut open = false;
         for piece in archive.chunks(pieces) {
