@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 
 use crate::attributes;
 use crate::ddi::{
-    self, ANSWER_BYTES_MAX, ActionLink, Channel, Consent, Deployment, Execution, Feedback,
-    Finished, Refusal, Root,
+    self, ANSWER_BYTES_MAX, ActionLink, Channel, Consent, DETAILS_BYTES_MAX, Deployment, Execution,
+    Feedback, Finished, Refusal, Root,
 };
 use crate::settings::{Consenting, Settings};
 
@@ -72,8 +72,8 @@ impl Door {
         Address::parse(&text).map_err(|error| bad(error.to_string()))
     }
 
-    async fn ask(&self, call: &Call) -> Result<Answer, CloudError> {
-        let answer = self.web.call(call, ANSWER_BYTES_MAX).await;
+    async fn ask(&self, call: &Call, bytes_max: usize) -> Result<Answer, CloudError> {
+        let answer = self.web.call(call, bytes_max).await;
         answer.map_err(|error| {
             if error.may_pass() {
                 CloudError::Unreachable {
@@ -87,7 +87,7 @@ impl Door {
     }
 
     /// A resource that the server gave a link to. The credentials go to its own origin only.
-    async fn follow(&self, href: &str) -> Result<Answer, CloudError> {
+    async fn follow(&self, href: &str, bytes_max: usize) -> Result<Answer, CloudError> {
         let address = self
             .settings
             .root
@@ -99,7 +99,7 @@ impl Door {
                 address.origin()
             )));
         }
-        self.ask(&self.call(Method::GET, address)).await
+        self.ask(&self.call(Method::GET, address), bytes_max).await
     }
 
     async fn send(
@@ -109,11 +109,11 @@ impl Door {
         body: &Value,
     ) -> Result<(StatusCode, Refusal), CloudError> {
         let call = self.call(method, self.below(path)?).json(body);
-        let answer = self.ask(&call).await?;
+        let answer = self.ask(&call, ANSWER_BYTES_MAX).await?;
         let refusal = Refusal::parse(&answer.body);
         if answer.status.is_success()
             || refusal.is_quota()
-            || matches!(answer.status.as_u16(), 400 | 404 | 405 | 410)
+            || matches!(answer.status.as_u16(), 400 | 404 | 405 | 410 | 413 | 422)
         {
             return Ok((answer.status, refusal));
         }
@@ -169,7 +169,7 @@ impl Hawkbit {
         if let Some((tag, _)) = &self.root {
             call = call.header(header::IF_NONE_MATCH, tag.clone());
         }
-        let answer = door.ask(&call).await?;
+        let answer = door.ask(&call, ANSWER_BYTES_MAX).await?;
         match (answer.status, &self.root) {
             (StatusCode::NOT_MODIFIED, Some((_, root))) => return Ok(root.clone()),
             (StatusCode::OK, _) => {}
@@ -237,7 +237,13 @@ impl Hawkbit {
             let body = json!({"initiator": "coxswain-hawkbit", "remark": "setting confirmation"});
             let path = "confirmationBase/activateAutoConfirm";
             match door.send(Method::POST, path, &body).await {
-                Ok(_) => self.welcomed = true,
+                Ok((status, refusal)) => {
+                    self.welcomed = true;
+                    if !status.is_success() {
+                        let why = refusal.message.unwrap_or_default();
+                        tracing::warn!("the server knows no auto-confirmation: {status} {why}");
+                    }
+                }
                 // Active already.
                 Err(CloudError::Unreachable { reason, .. }) if reason.starts_with("409") => {
                     self.welcomed = true;
@@ -279,7 +285,13 @@ impl Hawkbit {
             line: line.to_owned(),
         };
         let path = format!("confirmationBase/{id}/feedback");
-        let (status, _) = door.send(Method::POST, &path, &consent.body()).await?;
+        let (status, refusal) = door.send(Method::POST, &path, &consent.body()).await?;
+        if !status.is_success() && status != StatusCode::NOT_FOUND && status != StatusCode::GONE {
+            let why = refusal.message.unwrap_or_default();
+            tracing::warn!("the server does not take the consent to action {id}: {status} {why}");
+            return Ok(false);
+        }
+        // Where it is not found, nobody asks for it any more.
         tracing::info!("consent to action {id}: {line} ({status})");
         self.asked = Some((id.clone(), Some(given)));
         Ok(given)
@@ -321,7 +333,7 @@ impl Hawkbit {
             return Ok(News::Offer(offer.clone()));
         }
         let id = deployment_id(link)?;
-        let answer = door.follow(&link.href).await?;
+        let answer = door.follow(&link.href, DETAILS_BYTES_MAX).await?;
         match answer.status.as_u16() {
             200 => {}
             // Cancelled or superseded between the two calls: the next poll says which.
@@ -365,7 +377,7 @@ impl Hawkbit {
     }
 
     async fn cancel(&mut self, door: &Door, link: &ActionLink) -> Result<News, CloudError> {
-        let answer = door.follow(&link.href).await?;
+        let answer = door.follow(&link.href, ANSWER_BYTES_MAX).await?;
         let id = match answer.status.as_u16() {
             200 => ddi::stop_id(&answer.body).map_err(|error| bad(error.to_string()))?,
             404 | 410 => {
@@ -392,10 +404,29 @@ impl Hawkbit {
         let why = refusal.message.clone().unwrap_or_default();
         Ok(match status.as_u16() {
             _ if refusal.is_quota() => Sent::Quota,
-            400 => Sent::Malformed(why),
+            400 | 413 | 422 => Sent::Malformed(why),
             404 | 405 | 410 => Sent::Gone,
             _ => Sent::Taken,
         })
+    }
+
+    /// The last word is refused since the action's rows are used up, which happens to `downloaded` alone. `closed` would be a lie: it
+    /// says installed. The operator can cancel the action, and it is given up then; nothing was installed.
+    async fn end_without_rows(
+        &self,
+        door: &Door,
+        id: &DeploymentId,
+    ) -> Result<Reported, CloudError> {
+        let line = "everything was fetched; the action's quota did not let the device say so";
+        let given_up = Feedback::new(Execution::Closed, Finished::Success, line);
+        match self.send(door, Channel::Cancel, id, &given_up).await? {
+            Sent::Taken => Ok(Reported::Taken),
+            Sent::Gone | Sent::Quota | Sent::Malformed(_) => Err(CloudError::NotAllowed {
+                reason: format!(
+                    "action {id} has used up its quota and cannot be ended; the operator has to cancel it"
+                ),
+            }),
+        }
     }
 
     /// Whether a report that is not the last one may be sent: rows at the server are few.
@@ -440,11 +471,7 @@ impl Hawkbit {
                 self.budget = Some((id.clone(), 0, true));
                 Ok(Reported::Taken)
             }
-            (Sent::Quota, true) => Err(CloudError::NotAllowed {
-                reason: format!(
-                    "action {id} has used up its quota and cannot be ended; the operator has to cancel it"
-                ),
-            }),
+            (Sent::Quota, true) => self.end_without_rows(door, id).await,
             (Sent::Malformed(why), last) => {
                 tracing::error!("action {id}: the server cannot read a report: {why}");
                 Ok(if last {
@@ -563,3 +590,6 @@ impl Cloud for Hawkbit {
         self.deliver(&door, channel, report, feedback).await
     }
 }
+
+#[cfg(test)]
+mod tests;

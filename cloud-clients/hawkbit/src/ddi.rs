@@ -19,8 +19,10 @@ pub use feedback::{Channel, Consent, Execution, Feedback, Finished};
 pub use root::{ActionLink, Root, stop_id};
 pub use sleep::parse as parse_sleep;
 
-/// Bytes of an answer: 100 modules of 50 files with all that is told of each.
-pub const ANSWER_BYTES_MAX: usize = 8 << 20;
+/// Bytes of an answer that describes a deployment: 100 modules of 50 files with all that is told of each.
+pub const DETAILS_BYTES_MAX: usize = 8 << 20;
+/// Bytes of any other answer.
+pub const ANSWER_BYTES_MAX: usize = 256 << 10;
 /// Characters of an action's id: 64 bit in decimal digits, with room.
 pub const ACTION_ID_CHARS_MAX: usize = 32;
 /// Modules of a set.
@@ -54,7 +56,7 @@ pub enum DdiError {
 pub struct ActionId(String);
 
 impl ActionId {
-    /// A name of letters, digits, `-`, `_` and `.`; `None` for anything else, since it becomes a part of paths.
+    /// A name of letters, digits, `-` and `_`; `None` for anything else, since it becomes a part of paths.
     pub fn parse(text: &str) -> Option<Self> {
         let good = !text.is_empty()
             && text.len() <= ACTION_ID_CHARS_MAX

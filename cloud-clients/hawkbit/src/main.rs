@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use client::{Client, Timeouts};
@@ -18,7 +19,14 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments = std::env::args_os().skip(1).map(OsString::into_string);
+    let arguments: Vec<String> = match arguments.collect() {
+        Ok(arguments) => arguments,
+        Err(word) => {
+            eprintln!("coxswain-hawkbit: {word:?} is no text; see --help");
+            return ExitCode::from(USAGE);
+        }
+    };
     let first = arguments.first().map(String::as_str);
     if matches!(first, Some("--help" | "-h")) {
         println!("coxswain-hawkbit [--config FILE] [--SETTING VALUE]...\n");
@@ -34,7 +42,10 @@ fn main() -> ExitCode {
         println!("coxswain-hawkbit {}", env!("CARGO_PKG_VERSION"));
         return ExitCode::SUCCESS;
     }
-    let config = match Config::load(CLIENT, SETTINGS, &arguments, std::env::vars()) {
+    // A variable that is no text is none of ours.
+    let variables = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let config = match Config::load(CLIENT, SETTINGS, &arguments, variables) {
         Ok(config) => config,
         Err(error) => {
             eprintln!("coxswain-hawkbit: {error}");

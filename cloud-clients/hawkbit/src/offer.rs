@@ -42,6 +42,9 @@ pub fn offer(
     Ok(offer)
 }
 
+/// Why nothing is done about a word of a server that is newer than this client.
+const UNKNOWN: &str = "the server says when with a word that is not known here";
+
 /// Whether to fetch and whether to install.
 fn gates(deployment: &Deployment) -> (Gate, Gate) {
     let wait = |reason: &str| Gate::Wait {
@@ -51,6 +54,7 @@ fn gates(deployment: &Deployment) -> (Gate, Gate) {
         // Soft: the device may fetch when it likes, and it likes.
         Handling::Forced | Handling::Attempt => Gate::Now,
         Handling::Skip => wait("the server does not allow the download yet"),
+        Handling::Unknown => wait(UNKNOWN),
     };
     let install = match (deployment.update, deployment.window) {
         (Handling::Forced, _) => Gate::Now,
@@ -59,6 +63,7 @@ fn gates(deployment: &Deployment) -> (Gate, Gate) {
         (Handling::Skip, Some(Window::Open)) => wait("the server does not allow it yet"),
         (Handling::Skip, None) if deployment.is_download_only() => Gate::Never,
         (Handling::Skip, None) => wait("the server does not allow it yet"),
+        (Handling::Unknown, _) => wait(UNKNOWN),
     };
     (download, install)
 }
@@ -206,12 +211,22 @@ mod tests {
                 (Gate::Now, Gate::Now),
             ),
             (
-                r#""download":"whatever","update":"whatever""#,
+                r#""download":"skip","update":"skip""#,
                 (
                     wait("the server does not allow the download yet"),
                     wait("the server does not allow it yet"),
                 ),
             ),
+            (
+                r#""download":"whatever","update":"whatever""#,
+                (wait(UNKNOWN), wait(UNKNOWN)),
+            ),
+            // Not download-only, which would be told as done.
+            (
+                r#""download":"forced","update":"whatever""#,
+                (Gate::Now, wait(UNKNOWN)),
+            ),
+            (r#""download":"forced""#, (Gate::Now, wait(UNKNOWN))),
         ] {
             let deployment = deployment(&format!(r#"{{{words},"chunks":[]}}"#));
             assert_eq!(gates(&deployment), expected, "{words}");

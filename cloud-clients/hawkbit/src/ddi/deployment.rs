@@ -13,15 +13,17 @@ pub enum Handling {
     Attempt,
     /// Not (yet).
     Skip,
+    /// No word, or one that is not known: it allows nothing, and says nothing about what else is allowed.
+    Unknown,
 }
 
 impl Handling {
-    /// A word that is not known allows nothing.
     fn parse(value: &Value) -> Self {
         match value.as_str() {
             Some("forced") => Self::Forced,
             Some("attempt") => Self::Attempt,
-            Some(_) | None => Self::Skip,
+            Some("skip") => Self::Skip,
+            Some(_) | None => Self::Unknown,
         }
     }
 }
@@ -90,7 +92,9 @@ pub type Confirmation = Deployment;
 impl Deployment {
     /// Whether everything is to be fetched and nothing installed, ever.
     pub fn is_download_only(&self) -> bool {
-        self.update == Handling::Skip && self.window.is_none() && self.download != Handling::Skip
+        self.update == Handling::Skip
+            && self.window.is_none()
+            && matches!(self.download, Handling::Forced | Handling::Attempt)
     }
 
     /// Reads one of the three resources.

@@ -46,6 +46,9 @@ fn what_real_servers_said_is_understood() {
                     roots += 1;
                 } else if body.get("deployment").is_some() || body.get("confirmation").is_some() {
                     let deployment = Deployment::parse(&bytes).expect(&said);
+                    for handling in [deployment.download, deployment.update] {
+                        assert_ne!(handling, Handling::Unknown, "{said}");
+                    }
                     assert_ne!(deployment.download, Handling::Skip, "{said}");
                     let files = deployment.chunks.iter().flat_map(|chunk| &chunk.files);
                     for file in files {
