@@ -1,4 +1,4 @@
-//! Who may depend on whom. DESIGN: `model <- lifecycle <- device`, `model <- store <- device`, `model <- api <- {server, client}`;
+//! Who may depend on whom: `model <- lifecycle <- device`, `model <- store <- device`, `model <- api <- {server, client}`;
 //! adapters implement ports that their user owns; cloud clients know only `api`, `client` and `link`.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,4 +1,10 @@
-//! The nine invariants of DESIGN section 5, each watched by a checker that knows nothing of the code it watches.
+//! Nine invariants, each watched by a checker that knows nothing of the code it watches:
+//!
+//! 1. answered means durable; 2. the marker never names what is not durable and verified; 3. `committed` moves only to a revision
+//! observed healthy; 4. a try is counted before it runs; 5. a rollback runs no code of the failed revision; 6. factory, committed
+//! and trial revisions and their objects are never collected, nor objects with a lease; 7. every revision ends in one final progress
+//! with a cause, and progress never goes back; 8. when faults stop, the device settles in a bounded number of boots; 9. at most one
+//! revision is being installed, and a second request is refused with a reason, not lost. 0 stands for what has no number.
 //!
 //! Checkers see what a person with a second pair of eyes would see: what was asked and answered, what the run time really did,
 //! and what lies durably on the disk, read by parsers of their own (`records`). They run after every event and every boot.
@@ -139,7 +145,7 @@ impl Facts<'_> {
 /// An invariant that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// Its number in DESIGN section 5; 0 for what that section says in its text.
+    /// Its number above; 0 for what has none.
     pub invariant: u8,
     /// What was seen.
     pub what: String,
@@ -147,7 +153,7 @@ pub struct Violation {
 
 /// One invariant. Each method looks at one kind of thing and says what is wrong.
 pub trait Checker {
-    /// Its number in DESIGN section 5.
+    /// Its number above; 0 for what has none.
     fn invariant(&self) -> u8;
     /// A request was handed to the loop; `id` is used once.
     fn asked(&mut self, _: &Facts<'_>, _id: u64, _: &Request) {}

@@ -1,7 +1,7 @@
 //! A whole device in memory, with everything that can go wrong around it.
 //!
 //! The store, the life cycle and the loop are the production ones, unmodified, on one thread with one source of choice; disk,
-//! run time, clocks, boot loader and power are simulated. `checkers` watch the nine invariants of DESIGN section 5.
+//! run time, clocks, boot loader and power are simulated. `checkers` watch the invariants.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! DESIGN section 5, in its text: changed containers only are restarted; a restart of the orchestrator restarts none.
+//! Without a number: changed containers only are restarted; a restart of the orchestrator restarts none.
 //!
 //! A container whose script never goes wrong, and which nobody controlled, must not be started twice in one version while the machine
 //! stays on and the loop does not end the boot.
