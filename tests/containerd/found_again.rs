@@ -46,20 +46,22 @@ fn good(device: &Device) {
     });
 }
 
+/// Containers run while no orchestrator does, and the next one takes them over.
+fn found_by_the_next(device: &mut Device, before: &[u32]) {
+    let runs = |pid: &u32| Path::new(&format!("/proc/{pid}")).exists();
+    assert!(before.iter().all(runs));
+    device.spawn();
+    device.wait_until_it_answers();
+    good(device);
+    assert_eq!(pids(device), before);
+}
+
 #[test]
 fn containers_run_on_when_the_orchestrator_is_killed() {
     needs_containers!();
     let (mut device, before) = running_device();
     device.kill();
-    assert!(
-        before
-            .iter()
-            .all(|pid| Path::new(&format!("/proc/{pid}")).exists())
-    );
-    device.spawn();
-    device.wait_until_it_answers();
-    good(&device);
-    assert_eq!(pids(&device), before);
+    found_by_the_next(&mut device, &before);
 }
 
 #[test]
@@ -68,15 +70,7 @@ fn containers_run_on_when_the_orchestrator_is_terminated() {
     let (mut device, before) = running_device();
     device.signal(Signal::TERM);
     assert_eq!(device.wait_for_end(Duration::from_secs(20)).code(), Some(0));
-    assert!(
-        before
-            .iter()
-            .all(|pid| Path::new(&format!("/proc/{pid}")).exists())
-    );
-    device.spawn();
-    device.wait_until_it_answers();
-    good(&device);
-    assert_eq!(pids(&device), before);
+    found_by_the_next(&mut device, &before);
 }
 
 #[test]

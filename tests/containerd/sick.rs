@@ -46,9 +46,11 @@ fn device_in_good_health() -> Case {
 }
 
 impl Case {
-    /// What must hold after every rollback in place.
-    fn assert_rolled_back(&self, message: &str, cause: &str, words: &[&str]) {
+    /// Runs this revision, and checks what must hold after every rollback in place.
+    fn rolls_back(&self, manifest: &Manifest, message: &str, cause: &str, words: &[&str]) {
         let device = &self.device;
+        device.put_revision("locals/three", manifest);
+        device.run("locals/three");
         assert_eq!(
             device.wait_final("locals/three"),
             ("ERROR".to_owned(), message.to_owned())
@@ -110,9 +112,8 @@ fn a_container_that_exits_at_once() {
         &["/bin/sh", "-c", "echo cannot find my configuration; exit 7"],
         json!({}),
     );
-    case.device.put_revision("locals/three", &manifest);
-    case.device.run("locals/three");
-    case.assert_rolled_back(
+    case.rolls_back(
+        &manifest,
         "A container could not be started",
         "exited",
         &["victim", "7", "locals/two", "cannot find my configuration"],
@@ -128,9 +129,8 @@ fn a_container_that_is_never_ready() {
         &["/bin/sleep", "3000"],
         json!({"status_goal": "READY"}),
     );
-    case.device.put_revision("locals/three", &manifest);
-    case.device.run("locals/three");
-    case.assert_rolled_back(
+    case.rolls_back(
+        &manifest,
         "Status goal not reached",
         "goal-not-reached",
         &["victim", "READY", "locals/two"],
@@ -146,9 +146,8 @@ fn a_container_that_dies_after_ready() {
         &["/bin/dies-after-ready"],
         json!({"status_goal": "READY"}),
     );
-    case.device.put_revision("locals/three", &manifest);
-    case.device.run("locals/three");
-    case.assert_rolled_back(
+    case.rolls_back(
+        &manifest,
         "A container could not be started",
         "exited",
         &["victim", "3", "locals/two"],
@@ -170,9 +169,8 @@ fn a_root_image_that_is_corrupt_on_disk() {
     std::fs::write(&path, &bytes).expect("an answer");
     let manifest = sick(&other, &["/bin/other"], json!({}));
     let manifest = manifest.container("steady", &case.image, &["/bin/sleep", "1000"], json!({}));
-    case.device.put_revision("locals/three", &manifest);
-    case.device.run("locals/three");
-    case.assert_rolled_back(
+    case.rolls_back(
+        &manifest,
         "Object validation went wrong",
         "bad-objects",
         &[&other.sha256[..12], "corrupt", "locals/two"],
@@ -188,9 +186,8 @@ fn a_container_whose_health_is_never_reached() {
         &["/bin/sleep", "3000"],
         json!({"status_goal": "READY", "health": {"exec": ["/bin/sh", "-c", "echo database is away; exit 1"], "interval": "500ms", "retries": 100, "start-period": "60s"}}),
     );
-    case.device.put_revision("locals/three", &manifest);
-    case.device.run("locals/three");
-    case.assert_rolled_back(
+    case.rolls_back(
+        &manifest,
         "Status goal not reached",
         "goal-not-reached",
         &["victim", "READY", "locals/two"],
@@ -211,9 +208,8 @@ fn a_revision_without_one_of_its_objects() {
         &["/bin/sleep", "1000"],
         json!({}),
     );
-    case.device.put_revision("locals/three", &manifest);
-    case.device.run("locals/three");
-    case.assert_rolled_back(
+    case.rolls_back(
+        &manifest,
         "Object validation went wrong",
         "bad-objects",
         &["missing", "locals/two"],

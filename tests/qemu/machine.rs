@@ -1,10 +1,9 @@
 //! A virtual machine: QEMU without acceleration, one processor, no network, killed when it is dropped. What it says goes to a file;
-//! commands go to its shell over the second serial port, one line each, and the answers come back there.
+//! commands go to its shell over the second serial port.
 
 use std::fs;
-use std::io::{self, BufRead as _, BufReader, ErrorKind, Write as _};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -13,6 +12,8 @@ use rustix::process::Pid;
 
 use acceptance::power::disk::{Cut, Disk, Fuse, serve};
 use acceptance::power::moments::Moments;
+
+use crate::serial::{Output, Serial};
 
 /// What every boot shares.
 #[derive(Debug)]
@@ -35,18 +36,39 @@ pub(crate) struct Machine {
     qemu: Child,
     disk: Option<JoinHandle<Disk>>,
     fuse: Fuse,
-    shell: BufReader<UnixStream>,
+    shell: Serial,
     console: PathBuf,
     started: Instant,
 }
 
-/// What a command in the machine answered.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Output {
-    /// Exit code.
-    pub(crate) code: i32,
-    /// Standard output and error.
-    pub(crate) text: String,
+/// QEMU with one processor and no network: the kernel's console in a file, the second serial port at a socket. A machine that starts
+/// again ends.
+pub(crate) fn qemu(
+    kernel: &Path,
+    initramfs: &Path,
+    words: &str,
+    console: &Path,
+    shell: &Path,
+) -> Command {
+    let mut qemu = Command::new("qemu-system-x86_64");
+    qemu.args(["-accel", "tcg", "-cpu", "max", "-m", "512", "-smp", "1"])
+        .args(["-nodefaults", "-no-user-config", "-display", "none"])
+        .args(["-no-reboot", "-nic", "none"])
+        .arg("-kernel")
+        .arg(kernel)
+        .arg("-initrd")
+        .arg(initramfs)
+        // A machine that is starved of its processor while the kernel tries its timer is taken for one without.
+        .arg("-append")
+        .arg(format!(
+            "console=ttyS0 no_timer_check random.trust_cpu=on mitigations=off {words}"
+        ))
+        .arg("-serial")
+        .arg(format!("file:{}", console.display()))
+        .arg("-serial")
+        .arg(format!("unix:{}", shell.display()))
+        .stdin(Stdio::null());
+    qemu
 }
 
 impl Machine {
@@ -62,50 +84,39 @@ impl Machine {
         let (disk_path, disk_listener) = socket("disk");
         let (shell_path, shell_listener) = socket("shell");
         let console = parts.folder.join("console");
-        let qemu = Command::new("qemu-system-x86_64")
-            .args(["-accel", "tcg", "-cpu", "max", "-m", "512", "-smp", "1"])
-            .args(["-nodefaults", "-no-user-config", "-display", "none"])
-            .args(["-no-reboot", "-nic", "none"])
-            .arg("-kernel")
-            .arg(&parts.kernel)
-            .arg("-initrd")
-            .arg(&parts.initramfs)
-            // The timer is there; on a busy machine its check takes it for broken.
-            .arg("-append")
-            .arg(format!(
-                "console=ttyS0 quiet panic=-1 no_timer_check random.trust_cpu=on mitigations=off {}",
-                parts.options
-            ))
-            .arg("-blockdev")
-            .arg(format!(
-                "driver=file,node-name=system,read-only=on,filename={}",
-                parts.system.display()
-            ))
-            .args(["-device", "virtio-blk-pci,drive=system"])
-            .arg("-blockdev")
-            .arg(format!(
-                "driver=nbd,node-name=storage,server.type=unix,server.path={}",
-                disk_path.display()
-            ))
-            .args(["-device", "virtio-blk-pci,drive=storage,write-cache=on"])
-            .arg("-serial")
-            .arg(format!("file:{}", console.display()))
-            .arg("-serial")
-            .arg(format!("unix:{}", shell_path.display()))
-            .stdin(Stdio::null())
-            .spawn()
-            .expect("QEMU starts");
+        let words = format!("quiet panic=-1 {}", parts.options);
+        let qemu = qemu(
+            &parts.kernel,
+            &parts.initramfs,
+            &words,
+            &console,
+            &shell_path,
+        )
+        .arg("-blockdev")
+        .arg(format!(
+            "driver=file,node-name=system,read-only=on,filename={}",
+            parts.system.display()
+        ))
+        .args(["-device", "virtio-blk-pci,drive=system"])
+        .arg("-blockdev")
+        .arg(format!(
+            "driver=nbd,node-name=storage,server.type=unix,server.path={}",
+            disk_path.display()
+        ))
+        .args(["-device", "virtio-blk-pci,drive=storage,write-cache=on"])
+        .spawn()
+        .expect("QEMU starts");
         let started = Instant::now();
         let fuse = Fuse::default();
         let pid = Pid::from_child(&qemu);
         let (stream, _) = disk_listener.accept().expect("QEMU connects");
         let disk = serve(stream, disk, pid, fuse.clone());
-        let (shell, _) = shell_listener.accept().expect("QEMU connects");
+        let shell = Serial::accept(&shell_listener);
         Self {
             qemu,
             disk: Some(disk),
             fuse,
-            shell: BufReader::new(shell),
+            shell,
             console,
             started,
         }
@@ -123,25 +134,14 @@ impl Machine {
 
     /// Waits for the shell.
     pub(crate) fn wait_for_shell(&mut self, limit: Duration) {
-        let end = Instant::now() + limit;
-        loop {
-            match self.line(end) {
-                Some(line) if line == "@up" => return,
-                Some(_) => {}
-                None => panic!("no shell within {limit:?}\n{}", self.console_end()),
-            }
+        if self.shell.line_starting("@up", limit).is_none() {
+            panic!("no shell within {limit:?}\n{}", self.console_end());
         }
     }
 
     /// Runs a line in the machine's shell; `None` when there is no answer within `limit`, and then none can be asked for again.
     pub(crate) fn ask(&mut self, line: &str, limit: Duration) -> Option<Output> {
-        let mut text = String::new();
-        let code = self.listen(line, Instant::now() + limit, |next| {
-            text.push_str(next);
-            text.push('\n');
-        })?;
-        let text = text.trim_end_matches('\n').to_owned();
-        Some(Output { code, text })
+        self.shell.ask(line, limit)
     }
 
     /// Runs a line and gives away each line of its answer as it comes. Its exit code; `None` when it has not ended at `end`, or the
@@ -150,18 +150,9 @@ impl Machine {
         &mut self,
         line: &str,
         end: Instant,
-        mut each: impl FnMut(&str),
+        each: impl FnMut(&str),
     ) -> Option<i32> {
-        assert!(!line.contains('\n'), "one line is one command");
-        // It fails only when QEMU is gone, and then there is no answer either.
-        writeln!(self.shell.get_mut(), "{line}").ok();
-        loop {
-            let next = self.line(end)?;
-            if let Some(code) = next.strip_prefix("@end ") {
-                return Some(code.parse().expect("the shell tells a number"));
-            }
-            each(&next);
-        }
+        self.shell.listen(line, end, each)
     }
 
     /// Runs a line and expects an answer.
@@ -220,7 +211,7 @@ impl Machine {
     /// Waits until the fuse has blown, at most until `end`.
     pub(crate) fn wait_for_cut(&mut self, end: Instant) {
         // The shell's port ends with QEMU.
-        while self.line(end).is_some() {}
+        while self.shell.line(end).is_some() {}
     }
 
     /// The power goes, now.
@@ -236,7 +227,7 @@ impl Machine {
     ) -> (Disk, Cut) {
         let mut disk = self.end().expect("the disk's thread ends with QEMU");
         let end = Instant::now() + Duration::from_secs(5);
-        while let Some(line) = self.line(end) {
+        while let Some(line) = self.shell.line(end) {
             each(&line);
         }
         let cut = disk.cut(moments);
@@ -269,31 +260,7 @@ impl Machine {
 
     /// The last lines that it wrote on its console.
     pub(crate) fn console_end(&self) -> String {
-        let bytes = fs::read(&self.console).unwrap_or_default();
-        let text = String::from_utf8_lossy(&bytes);
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(80)..].join("\n")
-    }
-
-    fn line(&mut self, end: Instant) -> Option<String> {
-        let mut bytes = Vec::new();
-        loop {
-            let left = end.checked_duration_since(Instant::now())?;
-            let stream = self.shell.get_ref();
-            stream
-                .set_read_timeout(Some(left.max(Duration::from_millis(1))))
-                .expect("a time is accepted");
-            match self.shell.read_until(b'\n', &mut bytes) {
-                Ok(0) => return None,
-                Ok(_) if bytes.ends_with(b"\n") => {
-                    let text = String::from_utf8_lossy(&bytes);
-                    return Some(text.trim_end_matches(['\r', '\n']).to_owned());
-                }
-                Ok(_) => {}
-                Err(error) if is_timeout(&error) => {}
-                Err(_) => return None,
-            }
-        }
+        acceptance::log_end(&self.console, 80)
     }
 
     /// Kills QEMU, waits until the disk's thread has seen its end, and only then reaps it: the thread may still want to kill it.
@@ -304,13 +271,6 @@ impl Machine {
         self.qemu.wait().expect("our own child can be waited for");
         disk
     }
-}
-
-fn is_timeout(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
-    )
 }
 
 impl Drop for Machine {

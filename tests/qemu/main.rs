@@ -17,6 +17,7 @@ mod pid1_time;
 mod power_cuts;
 mod replay;
 mod seals;
+mod serial;
 mod system;
 mod verity;
 
@@ -61,20 +62,25 @@ fn kernel() -> Result<Kernel, String> {
     Kernel::have(&cache)
 }
 
-/// Everything that the machine boots from, and its empty disk; `None` when the test cannot run here, which was said.
-fn bench(revisions: &[Revision<'_>]) -> Option<(Bench, Disk)> {
+/// The kernel, for a test that no other machine runs beside; `None` when the test cannot run here, which was said.
+fn kernel_alone(test: &str) -> Option<(Kernel, MutexGuard<'static, ()>)> {
     let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let kernel = match kernel() {
-        Ok(kernel) => kernel,
+    match kernel() {
+        Ok(kernel) => Some((kernel, one)),
         Err(why) => {
             assert!(
                 std::env::var_os("CI").is_none(),
                 "CI must run this test, but {why}"
             );
-            eprintln!("SKIPPED {}: {why}", module_path!());
-            return None;
+            eprintln!("SKIPPED {test}: {why}");
+            None
         }
-    };
+    }
+}
+
+/// Everything that the machine boots from, and its empty disk; `None` when the test cannot run here, which was said.
+fn bench(revisions: &[Revision<'_>]) -> Option<(Bench, Disk)> {
+    let (kernel, one) = kernel_alone(module_path!())?;
     println!("kernel {}", kernel.version());
     let folder = tempfile::Builder::new()
         .prefix("cx-qemu-")

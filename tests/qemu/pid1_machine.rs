@@ -3,17 +3,18 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use acceptance::image::binary;
+use serde_json::Value;
 
 use crate::kernel::Kernel;
-use crate::machine::Output;
+use crate::machine::qemu;
+use crate::serial::{Output, Serial};
 use crate::system::Revision;
 
 /// What the console runs: lines in, what they say and their exit codes out.
@@ -32,6 +33,23 @@ pub(crate) const CONSOLE: &str = "coxswain.console=/dev/ttyS1 coxswain.console-w
     coxswain.console-program=/usr/bin/test-shell";
 const DISK_BYTES: u64 = 256 << 20;
 const ANSWER: Duration = Duration::from_secs(120);
+
+/// `/init` of somebody else's initramfs, as distributions have it: it mounts the root and goes to this program there.
+pub(crate) fn init_of_others(program: &str) -> String {
+    format!(
+        "#!/bin/busybox sh
+b=/bin/busybox
+$b mount -t proc proc /proc
+$b mount -t sysfs sys /sys
+$b mount -t devtmpfs dev /dev
+$b modprobe -a loop squashfs
+$b mkdir /new
+$b mount -t squashfs -o loop,ro /system.squashfs /new
+for folder in proc sys dev; do $b mount -o move /$folder /new/$folder; done
+exec $b switch_root /new {program}
+"
+    )
+}
 
 /// Kernel, initramfs and disk of one device.
 #[derive(Debug)]
@@ -195,36 +213,19 @@ impl Device {
         let listener = UnixListener::bind(&socket).expect("a socket for QEMU");
         let console = path("console");
         fs::remove_file(&console).ok();
-        let qemu = Command::new("qemu-system-x86_64")
-            .args(["-accel", "tcg", "-cpu", "max", "-m", "512", "-smp", "1"])
-            .args(["-nodefaults", "-no-user-config", "-display", "none"])
-            .args(["-no-reboot", "-nic", "none"])
-            .arg("-kernel")
-            .arg(&self.kernel)
-            .arg("-initrd")
-            .arg(path("initramfs"))
-            .arg("-append")
-            // A machine that is starved of its processor while the kernel tries its timer is taken for one without.
-            .arg(format!(
-                "console=ttyS0 no_timer_check random.trust_cpu=on mitigations=off {words}"
-            ))
+        let qemu = qemu(&self.kernel, &path("initramfs"), words, &console, &socket)
             .arg("-drive")
             .arg(format!(
                 "file={},format=raw,if=virtio{drive}",
                 self.disk().display()
             ))
-            .arg("-serial")
-            .arg(format!("file:{}", console.display()))
-            .arg("-serial")
-            .arg(format!("unix:{}", socket.display()))
             .args(options)
-            .stdin(Stdio::null())
             .spawn()
             .expect("QEMU starts");
-        let (shell, _) = listener.accept().expect("QEMU connects");
+        let shell = Serial::accept(&listener);
         Guest {
             qemu,
-            shell: BufReader::new(shell),
+            shell,
             console,
         }
     }
@@ -252,7 +253,7 @@ fn script(path: &Path, text: &str) {
 #[derive(Debug)]
 pub(crate) struct Guest {
     qemu: Child,
-    shell: BufReader<UnixStream>,
+    shell: Serial,
     console: PathBuf,
 }
 
@@ -282,37 +283,20 @@ impl Guest {
 
     /// Whether somebody answers on the second serial port.
     pub(crate) fn answers(&mut self) -> bool {
-        writeln!(self.shell.get_mut(), "\necho @here").expect("QEMU takes it");
-        let end = Instant::now() + Duration::from_secs(5);
-        while let Some(line) = self.line(end) {
-            if line == "@here" {
-                return true;
-            }
-        }
-        false
+        self.tell("\necho @here");
+        let patience = Duration::from_secs(5);
+        self.shell.line_starting("@here", patience).is_some()
     }
 
     /// Runs a line in its shell.
     pub(crate) fn run(&mut self, line: &str) -> Output {
-        writeln!(self.shell.get_mut(), "{line}").expect("QEMU takes it");
-        let end = Instant::now() + ANSWER;
-        let mut text = String::new();
-        while let Some(next) = self.line(end) {
-            if let Some(code) = next.strip_prefix("@end ") {
-                return Output {
-                    code: code.parse().expect("the shell tells a number"),
-                    text: text.trim_end_matches('\n').to_owned(),
-                };
-            }
-            text.push_str(&next);
-            text.push('\n');
-        }
-        panic!("no answer to {line:?}\n{}", self.console());
+        let answer = self.shell.ask(line, ANSWER);
+        answer.unwrap_or_else(|| panic!("no answer to {line:?}\n{}", self.console()))
     }
 
     /// Gives it a line whose answer may never come.
     pub(crate) fn tell(&mut self, line: &str) {
-        writeln!(self.shell.get_mut(), "{line}").expect("QEMU takes it");
+        self.shell.tell(line);
     }
 
     /// Runs a line that must succeed.
@@ -369,32 +353,23 @@ impl Guest {
 
     /// Waits for a line on the second serial port that starts so.
     pub(crate) fn line_starting(&mut self, start: &str, limit: Duration) -> String {
-        let end = Instant::now() + limit;
-        while let Some(line) = self.line(end) {
-            if line.starts_with(start) {
-                return line;
-            }
-        }
-        panic!("no {start:?} within {limit:?}\n{}", self.console());
+        let line = self.shell.line_starting(start, limit);
+        line.unwrap_or_else(|| panic!("no {start:?} within {limit:?}\n{}", self.console()))
     }
 
-    fn line(&mut self, end: Instant) -> Option<String> {
-        let mut bytes = Vec::new();
-        loop {
-            let left = end.checked_duration_since(Instant::now())?;
-            let stream = self.shell.get_ref();
-            stream
-                .set_read_timeout(Some(left.max(Duration::from_millis(1))))
-                .expect("a time is accepted");
-            match self.shell.read_until(b'\n', &mut bytes) {
-                Ok(0) => return None,
-                Ok(_) if bytes.ends_with(b"\n") => {
-                    let text = String::from_utf8_lossy(&bytes);
-                    return Some(text.trim_end_matches(['\r', '\n']).to_owned());
-                }
-                Ok(_) | Err(_) => {}
-            }
-        }
+    /// Waits until a container runs and the shell answers; the first container's process.
+    pub(crate) fn first_container(&mut self, limit: Duration) -> u64 {
+        self.wait_for(" STARTED kind=\"container-status\"", limit);
+        self.wait_for_shell(limit);
+        let pid = self.container_pid(limit);
+        pid.unwrap_or_else(|| panic!("no container\n{}", self.console()))
+    }
+
+    /// Process of the first container.
+    pub(crate) fn container_pid(&mut self, limit: Duration) -> Option<u64> {
+        let text = self.until("coxctl --json status", limit);
+        let status: Value = serde_json::from_str(&text).expect("JSON of the status");
+        status["containers"][0]["pid"].as_u64()
     }
 }
 

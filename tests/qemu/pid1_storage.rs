@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use acceptance::image::{binary, busybox, object};
 use acceptance::manifest::Manifest;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::pid1_machine::{CONSOLE, Device, Guest};
+use crate::pid1_machine::{CONSOLE, Device, init_of_others};
 use crate::system::Revision;
 
 const BOOT: Duration = Duration::from_secs(240);
@@ -27,19 +27,6 @@ const THROTTLE: &str = "throttling.bps-write=1500000";
 const INITRD_BYTES: usize = 8 << 20;
 const WAITS: &str = "coxswain.watchdog-timeout=5s";
 const COPIED_MIN: u64 = 8;
-
-/// `/init` of somebody else's initramfs, as distributions have it: it mounts the root and goes there.
-const EARLY: &str = "#!/bin/busybox sh
-b=/bin/busybox
-$b mount -t proc proc /proc
-$b mount -t sysfs sys /sys
-$b mount -t devtmpfs dev /dev
-$b modprobe -a loop squashfs
-$b mkdir /new
-$b mount -t squashfs -o loop,ro /system.squashfs /new
-for folder in proc sys dev; do $b mount -o move /$folder /new/$folder; done
-exec $b switch_root /new /usr/bin/coxswain
-";
 
 /// Loads a kernel without an initramfs: `kexec KERNEL COMMAND-LINE`. Debian's program needs Xen's library.
 const KEXEC: &str = r#"
@@ -61,11 +48,7 @@ int main(int argc, char **argv) {
 
 #[test]
 fn a_storage_may_be_damaged_fail_or_take_no_writes() {
-    let _one = crate::ONE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
-    let Ok(kernel) = crate::kernel() else {
-        eprintln!("SKIPPED {}: as the other tests of machines", module_path!());
+    let Some((kernel, _one)) = crate::kernel_alone(module_path!()) else {
         return;
     };
     let image = busybox(&[]);
@@ -93,7 +76,7 @@ fn a_storage_may_be_damaged_fail_or_take_no_writes() {
     let (ours, vmlinuz) = (binary("coxswain"), kernel.image());
     let programs = [&ours, &kexec, &vmlinuz].map(|path| path.to_str().expect("UTF-8"));
     let device = Device::build_with(&kernel, &[other], UUID, &programs, &[]);
-    device.append("elsewhere", EARLY);
+    device.append("elsewhere", &init_of_others("/usr/bin/coxswain"));
     device.fill(&factory, UUID);
 
     device.break_file_system();
@@ -130,19 +113,6 @@ fn compile(text: &str, to: &Path) {
     assert!(made.success(), "gcc failed");
 }
 
-/// Boots until the container runs; gives its first process.
-fn container(guest: &mut Guest) -> u64 {
-    guest.wait_for(" STARTED kind=\"container-status\"", BOOT);
-    guest.wait_for_shell(BOOT);
-    pid(guest).unwrap_or_else(|| panic!("no container\n{}", guest.console()))
-}
-
-fn pid(guest: &mut Guest) -> Option<u64> {
-    let text = guest.until("coxctl --json status", BOOT);
-    let status: Value = serde_json::from_str(&text).expect("JSON of the status");
-    status["containers"][0]["pid"].as_u64()
-}
-
 fn says(said: &str, text: &str) {
     assert!(said.contains(text), "{text:?} is not said\n{said}");
 }
@@ -152,7 +122,7 @@ fn says(said: &str, text: &str) {
 fn damaged_and_then_failing(device: &Device) {
     let words = format!("{NORMAL} coxswain.watchdog=startup {CONSOLE}");
     let mut guest = device.boot(&words, &[]);
-    let before = container(&mut guest);
+    let before = guest.first_container(BOOT);
     let said = guest.console();
     says(
         &said,
@@ -174,7 +144,7 @@ fn damaged_and_then_failing(device: &Device) {
         println!("on a storage that has failed: {line}: {}", refused.text);
     }
     assert_eq!(guest.must("coxctl meta user get kept"), "1");
-    assert_eq!(pid(&mut guest), Some(before), "what runs goes on");
+    assert_eq!(guest.container_pid(BOOT), Some(before), "what runs goes on");
     guest.tell("coxctl poweroff");
     says(&guest.wait_for_end(END), "reboot: Power down");
 }
@@ -183,7 +153,7 @@ fn damaged_and_then_failing(device: &Device) {
 fn mended_below_another_root(device: &Device) {
     let words = format!("{NORMAL} rdinit=/elsewhere coxswain.watchdog=shutdown {CONSOLE}");
     let mut guest = device.boot(&words, &[]);
-    container(&mut guest);
+    guest.first_container(BOOT);
     let said = guest.console();
     says(
         &said,
@@ -207,7 +177,7 @@ fn mended_below_another_root(device: &Device) {
 fn takes_no_writes(device: &Device, vmlinuz: &Path) {
     let words = format!("{NORMAL} coxswain.reboot-kexec=true {CONSOLE}");
     let mut guest = device.boot_read_only(&words);
-    container(&mut guest);
+    guest.first_container(BOOT);
     says(
         &guest.console(),
         "mounted read-only, nothing can be installed or kept",
@@ -260,7 +230,7 @@ fn a_long_turn(device: &Device, folder: &Path) {
     // A clock that counts instructions: a machine that is starved of its processor is not reset for it.
     let options = ["-drive", &drive, "-icount", "shift=2,sleep=on"];
     let mut guest = device.boot(&words, &options);
-    container(&mut guest);
+    guest.first_container(BOOT);
     let told = "date -r /run/boot/loader/entries/coxswain.conf +%s; date -r /run/boot/coxswain +%s";
     let times = guest.must(told);
     let mut times = times

@@ -9,26 +9,15 @@ use std::time::Duration;
 
 use acceptance::image::busybox;
 use acceptance::manifest::Manifest;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::pid1_machine::{CONSOLE, Device, Guest};
+use crate::pid1_machine::{CONSOLE, Device, Guest, init_of_others};
 use crate::system::Revision;
 
 const BOOT: Duration = Duration::from_secs(240);
 const UUID: &str = "9a3b7d10-52f5-4f0e-8a21-0c52a1f6b8d4";
 
-/// `/init` of the other side, as somebody would write it in an hour.
-const EARLY: &str = "#!/bin/busybox sh
-b=/bin/busybox
-$b mount -t proc proc /proc
-$b mount -t sysfs sys /sys
-$b mount -t devtmpfs dev /dev
-$b modprobe -a loop squashfs
-$b mkdir /new
-$b mount -t squashfs -o loop,ro /system.squashfs /new
-for folder in proc sys dev; do $b mount -o move /$folder /new/$folder; done
-exec $b switch_root /new /usr/bin/bare-init
-";
+/// The other side, as somebody would write it in an hour.
 const BARE: &str = "#!/bin/sh
 export PATH=/usr/bin:/usr/sbin
 for folder in run tmp var; do mount -t tmpfs $folder /$folder; done
@@ -70,16 +59,6 @@ fn handed_over(guest: &Guest) -> f64 {
     time.trim().parse().expect("seconds")
 }
 
-/// The number of the first process of the one container, once the console says that it runs.
-fn first_container(guest: &mut Guest) -> u64 {
-    guest.wait_for(" STARTED kind=\"container-status\"", BOOT);
-    guest.wait_for_shell(BOOT);
-    let text = guest.until("coxctl --json status", BOOT);
-    let status: Value = serde_json::from_str(&text).expect("JSON of the status");
-    let pid = status["containers"][0]["pid"].as_u64();
-    pid.unwrap_or_else(|| panic!("no container: {status}"))
-}
-
 /// Four nanoseconds an instruction, about as quick as emulation is without counting.
 const MEASURED: &[&str] = &["-snapshot", "-icount", "shift=2,sleep=on"];
 
@@ -96,11 +75,7 @@ fn middle(mut list: Vec<f64>) -> f64 {
 
 #[test]
 fn a_start_beside_a_shell() {
-    let _one = crate::ONE
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
-    let Ok(kernel) = crate::kernel() else {
-        eprintln!("SKIPPED {}: as the other tests of machines", module_path!());
+    let Some((kernel, _one)) = crate::kernel_alone(module_path!()) else {
         return;
     };
     let image = busybox(&[]);
@@ -123,7 +98,7 @@ fn a_start_beside_a_shell() {
         &["ctr"],
         &[("bare-init", &BARE.replace("@IMAGE@", &image.sha256))],
     );
-    device.append("bare", EARLY);
+    device.append("bare", &init_of_others("/usr/bin/bare-init"));
     let words = format!(
         "loglevel=7 coxswain.storage-device=LABEL=storage coxswain.storage-wait=60s coxswain.commit-delay=1s {CONSOLE}"
     );
@@ -138,7 +113,7 @@ fn a_start_beside_a_shell() {
     let (mut ours, mut bare) = (Vec::new(), Vec::new());
     for _ in 0..rounds() {
         let mut guest = device.boot(&words, MEASURED);
-        let pid = first_container(&mut guest);
+        let pid = guest.first_container(BOOT);
         let stat = guest.must(&format!("cat /proc/{pid}/stat"));
         ours.push(started(&stat) - handed_over(&guest));
         drop(guest);

@@ -181,9 +181,7 @@ impl Device {
 
     /// The last lines of `coxswain`'s own log.
     pub fn log_end(&self) -> String {
-        let text = fs::read_to_string(self.folder.path().join("coxswain.log")).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(60)..].join("\n")
+        crate::log_end(&self.folder.path().join("coxswain.log"), 60)
     }
 
     /// Kills `coxswain` at once (SIGKILL) and reaps it. Containers and containerd go on.
@@ -241,11 +239,8 @@ impl Device {
     /// Process id of the private containerd, by its command line.
     pub fn containerd_pid(&self) -> Option<u32> {
         let config = self.run_dir().join("containerd/config.toml");
-        let processes = fs::read_dir("/proc")
-            .ok()?
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-        let mut found = processes.filter(|pid: &u32| {
-            let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let mut found = processes().filter(|pid| {
+            let arguments = command_line(*pid);
             let mut words = arguments.split(|byte| *byte == 0);
             words
                 .next()
@@ -253,6 +248,60 @@ impl Device {
                 && words.any(|word| word == config.as_os_str().as_encoded_bytes())
         });
         found.next()
+    }
+
+    fn has_ended(&mut self) -> bool {
+        let running = |child: &mut Child| child.try_wait().is_ok_and(|status| status.is_none());
+        !self.process.as_mut().is_some_and(running)
+    }
+
+    /// Mounts in the device's folder.
+    fn mounts(&self) -> Vec<PathBuf> {
+        let folder = self.folder.path();
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+        let ours = points.map(PathBuf::from);
+        ours.filter(|point| point.starts_with(folder)).collect()
+    }
+
+    /// containerd, its shims and the first processes of containers, as far as they still run.
+    fn helpers(&self) -> Vec<u32> {
+        let folder = self.folder.path().as_os_str().as_encoded_bytes();
+        let is_helper = |pid: &u32| {
+            let arguments = command_line(*pid);
+            let program = arguments.split(|byte| *byte == 0).next();
+            program.is_some_and(|program| {
+                program.ends_with(b"containerd") || program.ends_with(b"containerd-shim-runc-v2")
+            }) && arguments.windows(folder.len()).any(|part| part == folder)
+        };
+        let mut found: Vec<u32> = processes().filter(is_helper).collect();
+        let containers = fs::read_dir(self.run_dir().join("runc/coxswain"));
+        for container in containers.into_iter().flatten().flatten() {
+            let text = fs::read(container.path().join("state.json")).unwrap_or_default();
+            let runc: Value = serde_json::from_slice(&text).unwrap_or_default();
+            let pid = runc["init_process_pid"].as_u64();
+            let pid = pid.and_then(|pid| u32::try_from(pid).ok());
+            // A number that another process has by now is none of ours.
+            let began = pid.and_then(start_ticks);
+            found.extend(pid.filter(|_| began == runc["init_process_start"].as_u64()));
+        }
+        found
+    }
+
+    /// Ends what a device has left, so that no test harms those after it.
+    fn clear_away(&self) {
+        for pid in self.helpers() {
+            let pid = i32::try_from(pid)
+                .ok()
+                .and_then(rustix::process::Pid::from_raw);
+            if let Some(pid) = pid {
+                // It may have ended meanwhile.
+                rustix::process::kill_process(pid, rustix::process::Signal::KILL).ok();
+            }
+        }
+        for mount in self.mounts().iter().rev() {
+            rustix::mount::unmount(mount, rustix::mount::UnmountFlags::DETACH).ok();
+        }
     }
 
     /// PUT of an object.
@@ -403,29 +452,44 @@ impl Device {
     }
 }
 
+fn processes() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+fn command_line(pid: u32) -> Vec<u8> {
+    fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()
+}
+
+/// When a process began, in ticks since the machine did; `None` when there is none.
+fn start_ticks(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_whitespace().nth(19)?.parse().ok()
+}
+
 impl Drop for Device {
     fn drop(&mut self) {
-        if self.process.is_none() {
+        // Only a coxswain that runs can end its containers: one that was killed, or fell over, is started again for that.
+        if self.has_ended() {
             self.spawn();
             let end = Instant::now() + Duration::from_secs(20);
-            while self.socket.get("/version").is_err() && Instant::now() < end {
+            while self.socket.get("/version").is_err() && !self.has_ended() && Instant::now() < end
+            {
                 std::thread::sleep(Duration::from_millis(50));
             }
         }
-        self.signal(rustix::process::Signal::INT);
-        let child = self.process.as_mut().expect("it was started above");
+        if !self.has_ended() {
+            self.signal(rustix::process::Signal::INT);
+        }
         let end = Instant::now() + Duration::from_secs(40);
-        while Instant::now() < end && child.try_wait().is_ok_and(|status| status.is_none()) {
+        while Instant::now() < end && !self.has_ended() {
             std::thread::sleep(Duration::from_millis(20));
         }
         if std::thread::panicking() {
             eprintln!("--- end of coxswain.log\n{}", self.log_end());
         }
-        let ended = self
-            .process
-            .as_mut()
-            .is_some_and(|child| child.try_wait().is_ok_and(|s| s.is_some()));
-        if !ended {
+        if !self.has_ended() {
             eprintln!("coxswain did not end by SIGINT; killed");
             if let Some(mut child) = self.process.take() {
                 drop(child.kill());
@@ -433,18 +497,20 @@ impl Drop for Device {
             }
         }
         self.forget_boot_volumes();
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let folder = self.folder.path().display().to_string();
-        let left: Vec<&str> = mounts
-            .lines()
-            .filter(|line| line.contains(&folder))
-            .collect();
-        if !left.is_empty() && !std::thread::panicking() {
-            panic!(
-                "the device left mounts behind:\n{}\n{}",
-                left.join("\n"),
-                self.log_end()
-            );
+        let mounts = self.mounts();
+        // A shim ends a moment after its container.
+        let end = Instant::now() + Duration::from_secs(5);
+        while !self.helpers().is_empty() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let helpers = self.helpers();
+        if !helpers.is_empty() {
+            eprintln!("the device left processes behind, now killed: {helpers:?}");
+        }
+        self.clear_away();
+        if !mounts.is_empty() && !std::thread::panicking() {
+            let log = self.log_end();
+            panic!("the device left mounts behind: {mounts:?}\n{log}");
         }
     }
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use acceptance::image::binary;
+use acceptance::log_end;
 
 use crate::management::Access;
 
@@ -93,9 +94,7 @@ impl Client {
 
     /// The end of its log.
     pub fn log_end(&self) -> String {
-        let text = std::fs::read_to_string(self.log_file()).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(40)..].join("\n")
+        log_end(&self.log_file(), 40)
     }
 }
 

@@ -2,8 +2,9 @@
 //! management side. An action is named after its software there, and has no life of its own: what the operator sees is the device's.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use acceptance::http::Answer;
 use acceptance::image::binary;
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::call;
 use crate::management::{Ability, Access, How, Management, Outcome, Seen};
+use crate::server::Server;
 
 /// Makes the tables, which the wheel does not do by itself, and serves on loopback only, which `python -m goosebit` does not.
 const START: &str = r#"
@@ -34,18 +36,16 @@ const TOKEN_CHARS_MAX: usize = 32;
 /// A running server, ended with this value.
 #[derive(Debug)]
 pub struct Goosebit {
-    process: Child,
-    folder: tempfile::TempDir,
-    url: String,
+    server: Server,
     authorization: String,
     published: AtomicU32,
 }
 
 /// Its Python, if it is installed.
 pub fn python() -> Option<PathBuf> {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(own, PathBuf::from);
-    let python = target.join("goosebit/bin/python");
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or("target".into());
+    let python = checkout.join(target).join("goosebit/bin/python");
     python.exists().then_some(python)
 }
 
@@ -55,73 +55,37 @@ impl Goosebit {
     /// # Panics
     /// When it does not answer within two minutes.
     pub fn start(python: &Path) -> Self {
-        let folder = tempfile::Builder::new()
-            .prefix("cx-goosebit-")
-            .tempdir()
-            .expect("a temporary folder");
-        let port = std::net::TcpListener::bind("127.0.0.1:0")
-            .and_then(|listener| listener.local_addr())
-            .expect("a free port")
-            .port();
-        let log = std::fs::File::create(folder.path().join("log")).expect("a log file");
-        let errors = log.try_clone().expect("a second handle");
-        let path = |name: &str| folder.path().join(name).display().to_string();
-        let process = Command::new(python)
-            .args(["-c", START, &port.to_string()])
-            .env("GOOSEBIT_DB_URI", format!("sqlite:///{}", path("db")))
-            .env("GOOSEBIT_ARTIFACTS_DIR", path("artifacts"))
-            .env("GOOSEBIT_POLL_TIME", "00:00:01")
-            .env(
-                "GOOSEBIT_DEVICE_AUTH",
-                r#"{"enable": true, "mode": "strict"}"#,
-            )
-            .env("PYTHONDONTWRITEBYTECODE", "1")
-            .current_dir(folder.path())
-            .stdin(Stdio::null())
-            .stdout(log)
-            .stderr(errors)
-            .spawn()
-            .expect("its python can be started");
-        let mut server = Self {
-            process,
-            folder,
-            url: format!("http://127.0.0.1:{port}"),
-            authorization: String::new(),
-            published: AtomicU32::new(0),
-        };
-        for _ in 0..240 {
-            if call::call(&server.url, "GET", "/login", &[], b"").is_ok() {
-                server.set_up();
-                return server;
-            }
-            if let Ok(Some(status)) = server.process.try_wait() {
-                panic!("the server ended ({status}):\n{}", server.log());
-            }
-            std::thread::sleep(std::time::Duration::from_millis(500));
-        }
-        panic!("the server does not answer:\n{}", server.log());
-    }
-
-    fn set_up(&mut self) {
+        let patience = Duration::from_secs(120);
+        let server = Server::start("goosebit", "/login", patience, |folder, port| {
+            let path = |name: &str| folder.join(name).display().to_string();
+            let strict = r#"{"enable": true, "mode": "strict"}"#;
+            let mut command = Command::new(python);
+            command
+                .args(["-c", START, &port.to_string()])
+                .env("GOOSEBIT_DB_URI", format!("sqlite:///{}", path("db")))
+                .env("GOOSEBIT_ARTIFACTS_DIR", path("artifacts"))
+                .env("GOOSEBIT_POLL_TIME", "00:00:01")
+                .env("GOOSEBIT_DEVICE_AUTH", strict)
+                .env("PYTHONDONTWRITEBYTECODE", "1");
+            command
+        });
         let form = [("Content-Type", "application/x-www-form-urlencoded")];
         let body = b"username=operator%40example.org&password=secret";
-        let answer = call::call(&self.url, "POST", "/setup", &form, body);
+        let answer = call::call(&server.url, "POST", "/setup", &form, body);
         let said: Value = answer.as_ref().map(Answer::json).unwrap_or_default();
         let token = said["access_token"].as_str();
-        let token = token.unwrap_or_else(|| panic!("no operator: {answer:?}\n{}", self.log()));
-        self.authorization = format!("Bearer {token}");
-    }
-
-    fn log(&self) -> String {
-        let text = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(30)..].join("\n")
+        let token = token.unwrap_or_else(|| panic!("no operator: {answer:?}\n{}", server.log()));
+        Self {
+            authorization: format!("Bearer {token}"),
+            server,
+            published: AtomicU32::new(0),
+        }
     }
 
     fn ask(&self, method: &str, path: &str, body: &Value) -> Value {
         let target = format!("/api/v1{path}");
-        call::json(&self.url, method, &target, &self.authorization, body)
-            .unwrap_or_else(|error| panic!("gooseBit: {error}\n{}", self.log()))
+        call::json(&self.server.url, method, &target, &self.authorization, body)
+            .unwrap_or_else(|error| panic!("gooseBit: {error}\n{}", self.server.log()))
     }
 
     fn devices(&self) -> Vec<Value> {
@@ -186,14 +150,6 @@ fn update_file(version: &str, files: &[(&str, &[u8])]) -> Vec<u8> {
     std::fs::read(file).expect("the file")
 }
 
-impl Drop for Goosebit {
-    fn drop(&mut self) {
-        // It keeps nothing that matters.
-        drop(self.process.kill());
-        drop(self.process.wait());
-    }
-}
-
 impl Management for Goosebit {
     fn name(&self) -> String {
         "gooseBit".to_owned()
@@ -208,6 +164,7 @@ impl Management for Goosebit {
             Ability::Rows => Some("it keeps the lines of reports, not their kinds and codes"),
             Ability::Groups => Some("its rollouts have neither groups nor thresholds"),
             Ability::Certificates => Some("it knows devices by tokens only"),
+            Ability::Stated => Some("a device cannot tell it what is installed"),
             Ability::Rollouts | Ability::SameAgain => None,
         }
     }
@@ -222,7 +179,7 @@ impl Management for Goosebit {
         let body = json!({"devices": [device], "auth_token": token});
         self.ask("PUT", "/devices", &body);
         Access {
-            url: self.url.clone(),
+            url: self.server.url.clone(),
             tenant: "DEFAULT".to_owned(),
             controller: device.to_owned(),
             token,
@@ -236,8 +193,15 @@ impl Management for Goosebit {
         let file = format!("{name}.swu");
         let target = "/api/v1/software";
         let authorization = &self.authorization;
-        let said = call::upload(&self.url, "PUT", target, authorization, &file, &bytes);
-        let said = said.unwrap_or_else(|error| panic!("gooseBit: {error}\n{}", self.log()));
+        let said = call::upload(
+            &self.server.url,
+            "PUT",
+            target,
+            authorization,
+            &file,
+            &bytes,
+        );
+        let said = said.unwrap_or_else(|error| panic!("gooseBit: {error}\n{}", self.server.log()));
         said["id"].as_u64().expect("it has a number")
     }
 
@@ -320,6 +284,10 @@ impl Management for Goosebit {
         let running = members.saturating_sub(finished + error);
         let state = if running == 0 { "finished" } else { "running" };
         (state.to_owned(), [running, 0, finished, error])
+    }
+
+    fn installed(&self, _: &str) -> Option<u64> {
+        unreachable!("it lacks Ability::Stated");
     }
 
     fn actions(&self, device: &str) -> Vec<u64> {

@@ -1,40 +1,33 @@
-//! A real hawkBit server from a jar that somebody has: started on 127.0.0.1 with its embedded database, ended with this value.
+//! A real hawkBit server from a jar that somebody has, with its embedded database.
 
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
 
-use crate::call;
+use crate::server::Server;
 
-/// A running server.
-#[derive(Debug)]
-pub struct Jar {
-    process: Child,
-    folder: tempfile::TempDir,
-    /// `http://127.0.0.1:port`.
-    pub url: String,
+/// Where the jar is: below the folder in which the test runs, which cargo chooses, or below the checkout, in which cargo is called.
+fn find(jar: &Path) -> PathBuf {
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    [jar.to_owned(), checkout.join(jar)]
+        .iter()
+        .find_map(|path| std::fs::canonicalize(path).ok())
+        .unwrap_or_else(|| panic!("there is no {} (HAWKBIT_JAR)", jar.display()))
 }
 
-impl Jar {
-    /// Starts `java -jar` and waits until it answers.
-    ///
-    /// # Panics
-    /// When there is no java, or no answer within four minutes.
-    pub fn start(jar: &Path) -> Self {
-        let folder = tempfile::Builder::new()
-            .prefix("cx-hawkbit-")
-            .tempdir()
-            .expect("a temporary folder");
-        let port = std::net::TcpListener::bind("127.0.0.1:0")
-            .and_then(|listener| listener.local_addr())
-            .expect("a free port")
-            .port();
-        let log = std::fs::File::create(folder.path().join("log")).expect("a log file");
-        let errors = log.try_clone().expect("a second handle");
-        let ddi = "--hawkbit.server.ddi.security.authentication";
-        let process = Command::new("java")
+/// Starts `java -jar` and waits until it answers.
+///
+/// # Panics
+/// When there is no jar or no java, or no answer within four minutes.
+pub fn start(jar: &Path) -> Server {
+    let jar = find(jar);
+    let ddi = "--hawkbit.server.ddi.security.authentication";
+    Server::start("hawkbit", "/", Duration::from_secs(240), |_, port| {
+        let mut command = Command::new("java");
+        command
             .arg("-Xmx768m")
             .arg("-jar")
-            .arg(std::fs::canonicalize(jar).expect("the jar is there"))
+            .arg(jar)
             .arg("--server.address=127.0.0.1")
             .arg(format!("--server.port={port}"))
             .arg("--hawkbit.dmf.rabbitmq.enabled=false")
@@ -43,42 +36,7 @@ impl Jar {
             .arg(format!("{ddi}.gatewaytoken.enabled=true"))
             .arg(format!("{ddi}.gatewaytoken.key=gwsecret"))
             .arg("--hawkbit.controller.minPollingTime=00:00:01")
-            .arg("--server.forward-headers-strategy=NATIVE")
-            .current_dir(folder.path())
-            .stdin(Stdio::null())
-            .stdout(log)
-            .stderr(errors)
-            .spawn()
-            .expect("java is installed");
-        let url = format!("http://127.0.0.1:{port}");
-        let mut jar = Self {
-            process,
-            folder,
-            url,
-        };
-        for _ in 0..480 {
-            if call::call(&jar.url, "HEAD", "/", &[], b"").is_ok() {
-                return jar;
-            }
-            if let Ok(Some(status)) = jar.process.try_wait() {
-                panic!("the server ended ({status}):\n{}", jar.log());
-            }
-            std::thread::sleep(std::time::Duration::from_millis(500));
-        }
-        panic!("the server does not answer:\n{}", jar.log());
-    }
-
-    fn log(&self) -> String {
-        let text = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(30)..].join("\n")
-    }
-}
-
-impl Drop for Jar {
-    fn drop(&mut self) {
-        // It keeps nothing that matters.
-        drop(self.process.kill());
-        drop(self.process.wait());
-    }
+            .arg("--server.forward-headers-strategy=NATIVE");
+        command
+    })
 }

@@ -4,6 +4,8 @@
 //! Run by `tests/clouds` against our client, and for any other by the command `ddi-kit` (see its `--help`). No case counts on how
 //! fast anything is: a case that waits for a word has minutes, one that counts requests counts them over a fixed time.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::hawkbit::{Request, Response, Setup};
@@ -15,6 +17,9 @@ mod sent;
 
 pub use sent::{Exchange, Log, Sent};
 
+/// When the window of [`Stage::Opens`] opens.
+pub const OPENS_AFTER: Duration = Duration::from_secs(12);
+
 /// How the server is set up before the client starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
@@ -24,15 +29,19 @@ pub enum Stage {
     Forced,
     /// The same, with a file whose name a link has to encode.
     OddName,
+    /// The same, with a file whose name makes a link that the server itself refuses.
+    BadName,
     /// A set, to be fetched only.
     DownloadOnly,
     /// A set whose window is closed.
     Closed,
+    /// A set whose window opens [`OPENS_AFTER`] the beginning.
+    Opens,
     /// A set whose window was over before the device came.
     Lapsed,
     /// A set that needs consent.
     Consent,
-    /// A set that is cancelled already, and another one behind it.
+    /// Two sets that are cancelled already, and another one behind them.
     Superseded,
     /// A set, forced; it is cancelled when its files are being read.
     CancelledLater,
@@ -105,13 +114,28 @@ pub fn cases() -> impl Iterator<Item = &'static Case> {
 /// # Errors
 /// What it did.
 pub fn always(sent: &Sent) -> Result<(), String> {
+    if sent.polls() == 0 {
+        return Err("it never polled".to_owned());
+    }
     for channel in ["deploymentBase", "cancelAction"] {
         // The server takes it for success.
         sent.must_not(channel, "closed/none")?;
     }
-    // Answered so, a cancel is served for ever.
-    sent.must_not("cancelAction", "canceled/success")?;
-    sent.must_not("cancelAction", "canceled/none")?;
+    for finished in ["success", "failure", "none"] {
+        // Answered so, a cancel is served for ever.
+        sent.must_not("cancelAction", &format!("canceled/{finished}"))?;
+    }
+    for word in ["closed/success", "downloaded/none"] {
+        let unread = sent.taken_at(word).map(|at| sent.unread(at));
+        if let Some(unread) = unread.filter(|unread| !unread.is_empty()) {
+            let story = sent.story();
+            return Err(format!("{word} before {unread:?} were read: {story}"));
+        }
+    }
+    // That reopens it.
+    if sent.reads_after_the_end() > 0 {
+        return Err(format!("details read after the end: {}", sent.story()));
+    }
     for report in sent.reports() {
         let lines = report["status"]["details"].as_array();
         let lines = lines.map_or(&[][..], Vec::as_slice);
@@ -144,8 +168,26 @@ fn is_details(request: &Request) -> bool {
 
 /// Of the objects, not of the manifest.
 fn is_object(request: &Request) -> bool {
-    let last = request.path.rsplit('/').next().unwrap_or_default();
-    request.path.contains("/artifacts/") && last.len() == 64
+    request.path.contains("/artifacts/") && sent::last(request).len() == 64
+}
+
+/// Instead of an object, this status.
+fn no_object(answer: Response, request: &Request, status: u16) -> Response {
+    if is_object(request) {
+        plain(status, "")
+    } else {
+        answer
+    }
+}
+
+/// An object with another last byte.
+fn spoiled(mut answer: Response, request: &Request) -> Response {
+    if is_object(request)
+        && let Some(byte) = answer.body.last_mut()
+    {
+        *byte ^= 1;
+    }
+    answer
 }
 
 fn edit(mut answer: Response, change: impl Fn(&mut Value)) -> Response {

@@ -12,6 +12,7 @@ pub mod jar;
 pub mod kit;
 pub mod kit_run;
 pub mod management;
+pub mod server;
 
 /// Asks again and again until there is an answer.
 ///

@@ -1,6 +1,7 @@
 //! The management side of an update server, as far as the scenarios need it: one port, one implementation for each kind of server.
 //! Ours and the real hawkBit are the same kind.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
@@ -80,6 +81,8 @@ pub enum Ability {
     SameAgain,
     /// Believe a proxy that has checked a device's certificate.
     Certificates,
+    /// Believe a device that tells which set it has already.
+    Stated,
 }
 
 /// A schedule for one point in time.
@@ -131,6 +134,8 @@ pub trait Management: Sync {
     fn rollout(&self, name: &str, devices: &str, set: u64, groups: u32, error_percent: u32) -> u64;
     /// State of a rollout and actions per state (running, scheduled, finished, error).
     fn see_rollout(&self, rollout: u64) -> (String, [u64; 4]);
+    /// The set that is installed, as the operator sees it.
+    fn installed(&self, device: &str) -> Option<u64>;
     /// Actions of a device, newest last.
     fn actions(&self, device: &str) -> Vec<u64>;
 }
@@ -141,6 +146,9 @@ pub struct Hawkbit {
     url: String,
     authorization: String,
     label: String,
+    /// What to undo at the end, oldest first: method, path, body.
+    undo: Mutex<Vec<(&'static str, String, Value)>>,
+    is_somebody_elses: bool,
 }
 
 impl Hawkbit {
@@ -149,22 +157,42 @@ impl Hawkbit {
     /// # Panics
     /// When the server refuses.
     pub fn new(url: &str, user: &str, password: &str, label: &str) -> Self {
+        let hawkbit = Self::reached(url, user, password, label);
+        hawkbit.set_up();
+        hawkbit
+    }
+
+    /// The same for a server that is there for others too: what is set is set back at the end, and what is made is deleted.
+    ///
+    /// # Panics
+    /// When the server refuses.
+    pub fn of_somebody(url: &str, user: &str, password: &str, label: &str) -> Self {
+        let mut hawkbit = Self::reached(url, user, password, label);
+        hawkbit.is_somebody_elses = true;
+        hawkbit.set_up();
+        hawkbit
+    }
+
+    fn reached(url: &str, user: &str, password: &str, label: &str) -> Self {
         let pair = format!("{user}:{password}");
-        let hawkbit = Self {
+        Self {
             url: url.trim_end_matches('/').to_owned(),
             authorization: format!("Basic {}", crate::hawkbit::base64(pair.as_bytes())),
             label: label.to_owned(),
-        };
-        hawkbit.set("authentication.targettoken.enabled", &json!(true));
-        hawkbit.set("user.confirmation.flow.enabled", &json!(false));
+            undo: Mutex::default(),
+            is_somebody_elses: false,
+        }
+    }
+
+    fn set_up(&self) {
+        self.set("authentication.targettoken.enabled", &json!(true));
+        self.set("user.confirmation.flow.enabled", &json!(false));
         // A server of somebody else may not allow so short a time.
-        let path = "/system/configs/pollingTime";
         for time in ["00:00:01", "00:00:05", "00:00:30"] {
-            if hawkbit.ask("PUT", path, &json!({"value": time})).is_ok() {
+            if self.try_set("pollingTime", &json!(time)).is_ok() {
                 break;
             }
         }
-        hawkbit
     }
 
     fn ask(&self, method: &str, path: &str, body: &Value) -> Result<Value, String> {
@@ -178,8 +206,46 @@ impl Hawkbit {
     }
 
     fn set(&self, name: &str, value: &Value) {
+        self.try_set(name, value)
+            .unwrap_or_else(|error| panic!("{}: {error}", self.label));
+    }
+
+    fn try_set(&self, name: &str, value: &Value) -> Result<(), String> {
         let path = format!("/system/configs/{name}");
-        self.must("PUT", &path, &json!({"value": value}));
+        if self.is_somebody_elses {
+            let before = self.ask("GET", &path, &Value::Null)?;
+            let back = match before["global"] == true {
+                true => ("DELETE", path.clone(), Value::Null),
+                false => ("PUT", path.clone(), json!({"value": before["value"]})),
+            };
+            self.undo_at_the_end(back);
+        }
+        self.ask("PUT", &path, &json!({"value": value})).map(drop)
+    }
+
+    /// Something that was made is to be deleted.
+    fn made(&self, path: String) {
+        self.undo_at_the_end(("DELETE", path, Value::Null));
+    }
+
+    fn undo_at_the_end(&self, what: (&'static str, String, Value)) {
+        let mut undo = self.undo.lock().unwrap_or_else(PoisonError::into_inner);
+        undo.push(what);
+    }
+}
+
+impl Drop for Hawkbit {
+    fn drop(&mut self) {
+        if !self.is_somebody_elses {
+            return;
+        }
+        let undo = self.undo.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let undo = std::mem::take(undo);
+        for (method, path, body) in undo.iter().rev() {
+            if let Err(error) = self.ask(method, path, body) {
+                eprintln!("{}: not undone: {error}", self.label);
+            }
+        }
     }
 }
 
@@ -200,6 +266,7 @@ impl Management for Hawkbit {
         let token = format!("token-of-{device}");
         let body = json!([{"controllerId": device, "name": device, "securityToken": token}]);
         self.must("POST", "/targets", &body);
+        self.made(format!("/targets/{device}"));
         Access {
             url: self.url.clone(),
             tenant: "DEFAULT".to_owned(),
@@ -211,6 +278,7 @@ impl Management for Hawkbit {
     fn publish(&self, name: &str, files: &[(&str, &[u8])]) -> u64 {
         let body = json!([{"name": name, "version": "1", "type": "os"}]);
         let module = id(&self.must("POST", "/softwaremodules", &body)[0]);
+        self.made(format!("/softwaremodules/{module}"));
         for (file, bytes) in files {
             let target = format!("/rest/v1/softwaremodules/{module}/artifacts");
             call::upload(&self.url, "POST", &target, &self.authorization, file, bytes)
@@ -218,7 +286,9 @@ impl Management for Hawkbit {
         }
         let body =
             json!([{"name": name, "version": "1", "type": "os", "modules": [{"id": module}]}]);
-        id(&self.must("POST", "/distributionsets", &body)[0])
+        let set = id(&self.must("POST", "/distributionsets", &body)[0]);
+        self.made(format!("/distributionsets/{set}"));
+        set
     }
 
     fn assign(&self, device: &str, set: u64, how: &How) -> u64 {
@@ -307,6 +377,7 @@ impl Management for Hawkbit {
             "errorAction": {"action": "PAUSE", "expression": ""},
         });
         let rollout = id(&self.must("POST", "/rollouts", &body));
+        self.made(format!("/rollouts/{rollout}"));
         crate::wait(&format!("rollout {name} is ready"), 60, || {
             (self.see_rollout(rollout).0 == "ready").then_some(())
         });
@@ -326,6 +397,11 @@ impl Management for Hawkbit {
             view["status"].as_str().unwrap_or_default().to_owned(),
             counts,
         )
+    }
+
+    fn installed(&self, device: &str) -> Option<u64> {
+        let path = format!("/targets/{device}/installedDS");
+        self.must("GET", &path, &Value::Null)["id"].as_u64()
     }
 
     fn actions(&self, device: &str) -> Vec<u64> {

@@ -8,16 +8,13 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use clouds::kit::cases;
 use clouds::kit_run::run;
 
-struct Running {
-    child: Child,
-    _folder: tempfile::TempDir,
-}
+struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
         // It may have ended by itself.
-        drop(self.child.kill());
-        drop(self.child.wait());
+        drop(self.0.kill());
+        drop(self.0.wait());
     }
 }
 
@@ -30,25 +27,22 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let only = std::env::var("CASE").unwrap_or_default();
-    let mut failed = 0;
+    let (mut all, mut failed) = (0, 0);
     for case in cases().filter(|case| case.name.contains(&only)) {
-        let result = run(case, |access| {
-            let folder = tempfile::tempdir().expect("a temporary folder");
+        let result = run(case, |access, folder| {
             let child = Command::new(program)
                 .args(&words[1..])
                 .env("DDI_URL", &access.url)
                 .env("DDI_TENANT", &access.tenant)
                 .env("DDI_CONTROLLER", &access.controller)
                 .env("DDI_TOKEN", &access.token)
-                .env("DDI_FOLDER", folder.path())
+                .env("DDI_FOLDER", folder)
                 .stdin(Stdio::null())
                 .spawn()
                 .expect("the command starts");
-            Running {
-                child,
-                _folder: folder,
-            }
+            Running(child)
         });
+        all += 1;
         match result {
             Ok(()) => println!("passed {:<18} {}", case.name, case.what),
             Err(why) => {
@@ -57,5 +51,7 @@ fn main() -> ExitCode {
             }
         }
     }
-    ExitCode::from(u8::from(failed > 0))
+    println!("{} of {all} cases passed", all - failed);
+    // A word that names no case is a mistake.
+    ExitCode::from(u8::from(failed > 0 || all == 0))
 }

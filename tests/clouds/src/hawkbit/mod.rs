@@ -25,7 +25,7 @@ pub use access::base64;
 pub use cbor::read as read_cbor;
 pub use download::md5 as digest;
 pub use serve::{Hook, Served, serve, serve_with};
-pub use wire::{Request, Response};
+pub use wire::{Request, Response, decode};
 
 use polling::Bounds;
 use records::{Action, Kind, Module, Set, Target};
@@ -215,10 +215,7 @@ impl Hawkbit {
         if let Some(refused) = self.filtered(peer, request) {
             return refused;
         }
-        if request.path.contains("%2F")
-            || request.path.contains("%5C")
-            || request.path.contains(';')
-        {
+        if wire::is_suspicious(&request.path) {
             return wire::render(Err(wire::Fault::Page), request, &now, false);
         }
         let path = request.path.clone();

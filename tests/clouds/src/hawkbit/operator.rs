@@ -16,6 +16,14 @@ fn key(id: &str) -> Key {
     ("DEFAULT".to_owned(), decode(id))
 }
 
+/// A body that is a list.
+fn list(request: &Request) -> Result<Vec<Value>, Fault> {
+    let Value::Array(list) = any_body(request)? else {
+        return Err(Fault::unreadable());
+    };
+    Ok(list)
+}
+
 impl Hawkbit {
     pub(crate) fn operator(&mut self, rest: &[&str], request: &Request) -> Answer {
         let method = request.method.as_str();
@@ -117,9 +125,7 @@ impl Hawkbit {
     }
 
     fn new_targets(&mut self, request: &Request) -> Answer {
-        let Value::Array(list) = any_body(request)? else {
-            return Err(Fault::unreadable());
-        };
+        let list = list(request)?;
         let mut shown = Vec::new();
         for body in list {
             let id = body["controllerId"]
@@ -302,9 +308,7 @@ impl Hawkbit {
 
     fn module_calls(&mut self, method: &str, rest: &[&str], request: &Request) -> Answer {
         if let ("POST", []) = (method, rest) {
-            let Value::Array(list) = any_body(request)? else {
-                return Err(Fault::unreadable());
-            };
+            let list = list(request)?;
             let mut shown = Vec::new();
             for body in list {
                 let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
@@ -357,9 +361,7 @@ impl Hawkbit {
                 Ok(Good::Json(200, json!(shown)))
             }
             ("POST", ["metadata"]) => {
-                let Value::Array(list) = any_body(request)? else {
-                    return Err(Fault::unreadable());
-                };
+                let list = list(request)?;
                 let entries = list.iter().map(|entry| {
                     let text = |name: &str| entry[name].as_str().unwrap_or_default().to_owned();
                     (text("key"), text("value"), entry["targetVisible"] == true)
@@ -403,9 +405,7 @@ impl Hawkbit {
                 Ok(self.done())
             }
             ("POST", ["assignedTargets"]) => {
-                let Value::Array(list) = any_body(request)? else {
-                    return Err(Fault::unreadable());
-                };
+                let list = list(request)?;
                 let mut wanted = Vec::new();
                 for one in &list {
                     let id = one["id"].as_str().ok_or_else(Fault::unreadable)?;
@@ -418,9 +418,7 @@ impl Hawkbit {
     }
 
     fn new_sets(&mut self, request: &Request) -> Answer {
-        let Value::Array(list) = any_body(request)? else {
-            return Err(Fault::unreadable());
-        };
+        let list = list(request)?;
         let mut shown = Vec::new();
         for body in list {
             let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
@@ -691,9 +689,7 @@ impl Hawkbit {
     }
 
     fn new_kinds(&mut self, of: &str, request: &Request) -> Answer {
-        let Value::Array(list) = any_body(request)? else {
-            return Err(Fault::unreadable());
-        };
+        let list = list(request)?;
         let mut shown = Vec::new();
         for body in list {
             let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();

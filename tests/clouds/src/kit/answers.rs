@@ -48,13 +48,22 @@ pub(super) const CASES: &[Case] = &[
         ..SLEEPS
     },
     Case {
+        name: "sleep-and-offer",
+        what: "sleep cannot be read, or is PT24H40M58.491S: what the same answer offers is installed",
+        mangle: |request, answer, scene| match scene.same % 2 {
+            0 => sleep(answer, request, "aa:bb:cc"),
+            _ => sleep(answer, request, "PT24H40M58.491S"),
+        },
+        ..PLAIN
+    },
+    Case {
         name: "attributes-once",
         what: "attributes are asked for until they came: told once, not at each poll",
         stage: Stage::Nothing,
         until: Until::Seconds(8),
-        judge: |sent| match sent.count("PUT", "/configData") {
-            0..=2 => Ok(()),
-            count => Err(format!("told {count} times")),
+        judge: |sent| match (sent.count("PUT", "/configData"), sent.polls()) {
+            (1..=2, 3..) => Ok(()),
+            (count, polls) => Err(format!("told {count} times, {polls} polls")),
         },
         ..PLAIN
     },
@@ -123,6 +132,31 @@ pub(super) const CASES: &[Case] = &[
         ..PLAIN
     },
     Case {
+        name: "two-modules",
+        what: "the files stand in two modules, and what tells of the others comes last",
+        mangle: |request, answer, _| {
+            if !is_details(request) {
+                return answer;
+            }
+            edit(answer, |body| {
+                let chunks = body["deployment"]["chunks"].as_array_mut();
+                let Some(chunks) = chunks.filter(|chunks| chunks.len() == 1) else {
+                    return;
+                };
+                let mut second = chunks[0].clone();
+                second["part"] = json!("bApp");
+                second["name"] = json!("another");
+                for (chunk, has_manifest) in [(&mut chunks[0], false), (&mut second, true)] {
+                    if let Some(files) = chunk["artifacts"].as_array_mut() {
+                        files.retain(|file| (file["filename"] == "manifest.json") == has_manifest);
+                    }
+                }
+                chunks.push(second);
+            })
+        },
+        ..PLAIN
+    },
+    Case {
         name: "null-details",
         what: "details are null for a moment (gooseBit's 404): nothing is refused",
         mangle: |request, answer, scene| {
@@ -153,9 +187,10 @@ pub(super) const CASES: &[Case] = &[
         until: Until::Seconds(10),
         judge: |sent| {
             sent.must_not("deploymentBase", "closed/success")?;
-            match sent.count("GET", "/artifacts/") {
-                0 => Ok(()),
-                count => Err(format!("{count} reads of files")),
+            let details = sent.count("GET", "/deploymentBase/");
+            match (details, sent.count("GET", "/artifacts/")) {
+                (1.., 0) => Ok(()),
+                (details, files) => Err(format!("{details} reads of details, {files} of files")),
             }
         },
         ..PLAIN

@@ -1,10 +1,11 @@
 //! What a client sent during a case, and what the server and the client each took for the answer.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
 
-use crate::hawkbit::Request;
+use crate::hawkbit::{Request, decode};
 
 /// One exchange.
 #[derive(Debug, Clone)]
@@ -17,6 +18,8 @@ pub struct Exchange {
     pub own: u16,
     /// Status that the client saw.
     pub status: u16,
+    /// Length of the body that the client saw.
+    pub bytes: usize,
 }
 
 /// Everything that a client sends during a case.
@@ -40,10 +43,17 @@ pub struct Sent {
     pub all: Vec<Exchange>,
     /// To the other host.
     pub elsewhere: Vec<Exchange>,
+    /// Name and length of each file of the newest set: what is to be installed.
+    pub files: Vec<(String, usize)>,
 }
 
 fn is_report(one: &Exchange) -> bool {
     one.request.path.ends_with("/feedback") && one.request.method == "POST"
+}
+
+/// The last part of the path.
+pub(super) fn last(request: &Request) -> &str {
+    request.path.rsplit('/').next().unwrap_or_default()
 }
 
 fn json(one: &Exchange) -> Value {
@@ -58,11 +68,45 @@ fn word(body: &Value) -> String {
 
 impl Sent {
     /// Of these logs.
-    pub fn new(log: &Log, elsewhere: &Log) -> Self {
+    pub fn new(log: &Log, elsewhere: &Log, files: Vec<(String, usize)>) -> Self {
         Self {
             all: log.all(),
             elsewhere: elsewhere.all(),
+            files,
         }
+    }
+
+    /// The files that were not read to the end by this time. What is read twice counts twice: no client can get by with less.
+    pub(super) fn unread(&self, by_ms: u128) -> Vec<&str> {
+        let read = |name: &str| -> usize {
+            let all = self.all.iter().chain(&self.elsewhere);
+            all.filter(|one| one.at_ms <= by_ms && one.request.method == "GET")
+                .filter(|one| one.status < 300 && decode(last(&one.request)) == name)
+                .map(|one| one.bytes)
+                .sum()
+        };
+        let left = self.files.iter().filter(|(name, size)| read(name) < *size);
+        left.map(|(name, _)| name.as_str()).collect()
+    }
+
+    /// When the server first took this word on the deployment's channel.
+    pub(super) fn taken_at(&self, wanted: &str) -> Option<u128> {
+        let mut all = self.all.iter().filter(|one| {
+            is_report(one) && one.own < 300 && one.request.path.contains("/deploymentBase/")
+        });
+        all.find(|one| word(&json(one)) == wanted)
+            .map(|one| one.at_ms)
+    }
+
+    /// Actions whose cancel was answered with `closed`.
+    pub(super) fn cancelled(&self) -> BTreeSet<&str> {
+        let answers = self.all.iter().filter(|one| {
+            is_report(one) && one.status < 300 && word(&json(one)) == "closed/success"
+        });
+        answers
+            .filter_map(|one| one.request.path.split_once("/cancelAction/"))
+            .filter_map(|(_, rest)| rest.strip_suffix("/feedback"))
+            .collect()
     }
 
     /// How often a resource was asked for: part of the path, method.
@@ -105,7 +149,10 @@ impl Sent {
 
     /// Reads of an action's details after it was closed.
     pub fn reads_after_the_end(&self) -> usize {
-        let closed = |one: &Exchange| is_report(one) && word(&json(one)).starts_with("closed/");
+        let closed = |one: &Exchange| {
+            let is_deployment = one.request.path.contains("/deploymentBase/");
+            is_deployment && is_report(one) && word(&json(one)).starts_with("closed/")
+        };
         let Some(place) = self.all.iter().position(|one| closed(one) && one.own < 300) else {
             return 0;
         };
@@ -114,6 +161,12 @@ impl Sent {
         later
             .filter(|one| one.request.method == "GET" && one.request.path == path)
             .count()
+    }
+
+    /// Reports that the server refused because of a quota.
+    pub(super) fn refused(&self) -> usize {
+        let refused = |one: &&Exchange| is_report(one) && matches!(one.own, 403 | 429);
+        self.all.iter().filter(refused).count()
     }
 
     /// Whether a word was taken on a channel.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clouds::fleet::run;
 use clouds::hawkbit::{Hawkbit, Release, Setup, serve};
-use clouds::jar::Jar;
+use clouds::jar;
 
 fn number(name: &str, default: u64) -> u64 {
     let given = std::env::var(name).ok().and_then(|text| text.parse().ok());
@@ -29,7 +29,7 @@ fn a_fleet_is_spread() {
     let served = runtime
         .block_on(serve(Hawkbit::new(setup, 0)))
         .expect("a port");
-    let jar = std::env::var_os("HAWKBIT_JAR").map(|jar| Jar::start(std::path::Path::new(&jar)));
+    let jar = std::env::var_os("HAWKBIT_JAR").map(|jar| jar::start(std::path::Path::new(&jar)));
     let own = jar.as_ref().map_or(served.url(), |jar| jar.url.clone());
     let url = std::env::var("FLEET_URL").unwrap_or(own);
     let token = std::env::var("FLEET_TOKEN").unwrap_or_else(|_| "gwsecret".to_owned());

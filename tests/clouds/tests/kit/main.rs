@@ -26,12 +26,16 @@ fn our_client_passes_every_case() {
                 loop {
                     let next = left.lock().expect("no other thread panicked").next();
                     let Some(case) = next else { break };
-                    let settings = [
-                        ("poll-interval", "4s"),
-                        ("poll-max", "24h"),
-                        ("back-off-max", "30s"),
-                    ];
-                    let result = run(case, |access| Client::start(&socket, access, &settings));
+                    let result = run(case, |access, folder| {
+                        let folder = folder.display().to_string();
+                        let settings = [
+                            ("folder", folder.as_str()),
+                            ("poll-interval", "4s"),
+                            ("poll-max", "24h"),
+                            ("back-off-max", "30s"),
+                        ];
+                        Client::start(&socket, access, &settings)
+                    });
                     results
                         .lock()
                         .expect("no other thread panicked")
@@ -51,5 +55,6 @@ fn our_client_passes_every_case() {
             }
         }
     }
+    assert!(!results.is_empty(), "no case is called {only:?}");
     assert_eq!(failed, 0, "of {} cases", results.len());
 }

@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use acceptance::needs_containers;
 use clouds::goosebit::{self, Goosebit};
 use clouds::hawkbit::{Hawkbit as Ours, Release, Setup, serve};
-use clouds::jar::Jar;
+use clouds::jar;
 use clouds::management::{Ability, Hawkbit, Management};
 use scenarios::Scenario;
 
@@ -113,7 +113,7 @@ fn on_a_real_hawkbit() {
     }
     let variable = |name: &str| std::env::var(name).ok();
     if let Some(jar) = variable("HAWKBIT_JAR") {
-        let server = Jar::start(std::path::Path::new(&jar));
+        let server = jar::start(std::path::Path::new(&jar));
         run(&Hawkbit::new(
             &server.url,
             "admin",
@@ -123,7 +123,7 @@ fn on_a_real_hawkbit() {
     } else if let Some(url) = variable("HAWKBIT_URL") {
         let user = variable("HAWKBIT_USER").unwrap_or_else(|| "admin".to_owned());
         let password = variable("HAWKBIT_PASSWORD").unwrap_or_else(|| "admin".to_owned());
-        run(&Hawkbit::new(
+        run(&Hawkbit::of_somebody(
             &url,
             &user,
             &password,

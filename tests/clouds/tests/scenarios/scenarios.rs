@@ -27,6 +27,7 @@ pub(crate) const ALL: &[(&str, &[Ability], Scenario)] = &[
     ),
     ("another one during the download", &[], another),
     ("attributes after the end", &[], attributes_later),
+    ("a set from the factory", &[Ability::Stated], factory),
     (
         "cancel before the download",
         &[Ability::Cancel],
@@ -154,6 +155,13 @@ impl Rig {
     fn client(&self, settings: &[(&str, &str)]) -> Client {
         let socket = self.device.run_dir().join("control.sock");
         Client::start(&socket, &self.access, settings)
+    }
+
+    /// A person at the device agrees.
+    fn agree(&self, action: u64) {
+        let (path, id) = ("/user-meta/hawkbit.consent", action.to_string());
+        let answer = self.device.socket.put(path, id.as_bytes());
+        assert_eq!(answer.expect("an answer").status, 200);
     }
 
     fn unchanged(&self) {
@@ -352,6 +360,18 @@ fn attributes_later(server: &dyn Management) {
     assert_eq!(rig.device.container_pid("web"), container, "nor restarted");
 }
 
+/// What a device came with is told to the server, which then shows it as installed and offers nothing.
+fn factory(server: &dyn Management) {
+    let rig = Rig::new(server, "factory", &[]);
+    let set = Payload::good(&rig.name).publish(server, &rig.name);
+    assert_eq!(server.installed(&rig.name), None);
+    let _client = rig.client(&[("installed-set", &format!("{}:1", rig.name))]);
+    wait("the server knows what is installed", PATIENCE, || {
+        (server.installed(&rig.name) == Some(set)).then_some(())
+    });
+    rig.unchanged();
+}
+
 fn cancel_before(server: &dyn Management) {
     let rig = Rig::new(server, "before", &[]);
     let set = Payload::good(&rig.name).publish(server, &rig.name);
@@ -421,11 +441,7 @@ fn confirmation(server: &dyn Management) {
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(server.see(&rig.name, action).outcome, Outcome::Open);
     rig.unchanged();
-    let answer = rig
-        .device
-        .socket
-        .put("/user-meta/hawkbit.consent", action.to_string().as_bytes());
-    assert_eq!(answer.expect("an answer").status, 200);
+    rig.agree(action);
     let seen = ended(server, &rig, action, Outcome::Finished);
     says(&seen, "a person at the device agrees");
     rig.changed();
@@ -487,11 +503,7 @@ fn soft(server: &dyn Management) {
     let action = server.assign(&rig.name, set, &How::Soft);
     has_row(server, &rig, action, "downloaded");
     rig.unchanged();
-    let answer = rig
-        .device
-        .socket
-        .put("/user-meta/hawkbit.consent", action.to_string().as_bytes());
-    assert_eq!(answer.expect("an answer").status, 200);
+    rig.agree(action);
     ended(server, &rig, action, Outcome::Finished);
     rig.changed();
 }
