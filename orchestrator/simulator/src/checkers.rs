@@ -1,10 +1,16 @@
 //! Nine invariants, each watched by a checker that knows nothing of the code it watches:
 //!
-//! 1. answered means durable; 2. the marker never names what is not durable and verified; 3. `committed` moves only to a revision
-//! observed healthy; 4. a try is counted before it runs; 5. a rollback runs no code of the failed revision; 6. factory, committed
-//! and trial revisions and their objects are never collected, nor objects with a lease; 7. every revision ends in one final progress
-//! with a cause, and progress never goes back; 8. when faults stop, the device settles in a bounded number of boots; 9. at most one
-//! revision is being installed, and a second request is refused with a reason, not lost. 0 stands for what has no number.
+//! 1. answered means durable;
+//! 2. the marker never names what is not durable and verified;
+//! 3. `committed` moves only to a revision observed healthy;
+//! 4. a try is counted before it runs;
+//! 5. a rollback runs no code of the failed revision;
+//! 6. factory, committed and trial revisions and their objects are never collected, nor objects with a lease;
+//! 7. every revision ends in one final progress with a cause, and progress never goes back;
+//! 8. when faults stop, the device settles in a bounded number of boots;
+//! 9. at most one revision is being installed, and a second request is refused with a reason, not lost.
+//!
+//! 0 stands for what has no number.
 //!
 //! Checkers see what a person with a second pair of eyes would see: what was asked and answered, what the run time really did,
 //! and what lies durably on the disk, read by parsers of their own (`records`). They run after every event and every boot.
