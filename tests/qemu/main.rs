@@ -34,8 +34,8 @@ use system::Revision;
 static ONE: Mutex<()> = Mutex::new(());
 
 const DISK_BYTES: u64 = 256 << 20;
-/// Short times, and the log of a failed test tells all.
-const OPTIONS: &str = "coxswain.log-level=debug coxswain.commit-delay=1s coxswain.keep-revisions=1 \
+/// Short times, but an emulated machine may tell of a container's end a second late; and the log of a failed test tells all.
+const OPTIONS: &str = "coxswain.log-level=debug coxswain.commit-delay=3s coxswain.keep-revisions=1 \
      coxswain.object-lease=5s";
 /// A boot takes 10 s on an idle machine, and CI's is not idle.
 const BOOT: Duration = Duration::from_secs(90);
