@@ -187,7 +187,11 @@ fn kills_of_the_log_process_and_of_the_orchestrator_hold_no_container_up() {
         device.wait(what, Duration::from_secs(20), || {
             (newest(device)? > before + 20).then_some(())
         });
-        assert_eq!(device.container_pid("count"), Some(pid), "{what}");
+        // Lines come before an orchestrator that was started again has asked what runs.
+        let found = device.wait("it is found", Duration::from_secs(20), || {
+            device.container_pid("count")
+        });
+        assert_eq!(found, pid, "{what}");
     };
     goes_on(&device, "lines come");
     for _ in 0..3 {
